@@ -1,0 +1,178 @@
+"""Pictures in and out: PIL images, bytes and float tensors; one resize; contact sheets; PNGs that say how they were made.
+
+Three forms, H and W rows and columns:
+    image     PIL, mode RGB
+    pixels    uint8 numpy (..., H, W, 3)
+    tensor    float32 (..., 3, H, W) in [-1, 1]
+A byte u is the value u / 127.5 - 1; a value goes back to the nearest byte, one outside [-1, 1] to the end of the range.
+So every byte survives the round trip exactly, and black and white are exactly -1 and 1.
+"""
+
+import json
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from PIL import Image, ImageDraw, ImageFont, ImageOps, PngImagePlugin
+from torch import Tensor
+
+from unclip.errors import RequestError
+from unclip.files import replacing
+
+WHITE = (255, 255, 255)
+CHUNK = "unclip"  # the keyword of the PNG's iTXt chunk
+_GAP, _FONT_SIZE, _CAPTION_LINES = 6, 12, 3  # of contact sheets: pixels, pixels, lines
+
+
+def rgb(image: Image.Image, background: tuple[int, int, int] = WHITE) -> Image.Image:
+    """Any picture as upright RGB: EXIF orientation applied, transparency laid over `background`, 16-bit grey scaled to 8."""
+    image = ImageOps.exif_transpose(image)
+    if image.mode.startswith("I"):
+        grey = np.asarray(image).astype(np.float64) / 257  # 65535 / 257 = 255
+        image = Image.fromarray(np.clip(np.rint(grey), 0, 255).astype(np.uint8))
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, (*background, 255)), image)
+    return image.convert("RGB")
+
+
+def to_tensor(images: Sequence[Image.Image]) -> Tensor:
+    """B images of one size as a tensor (B, 3, H, W)."""
+    return from_pixels(np.stack([np.asarray(rgb(image)) for image in images]))
+
+
+def to_images(x: Tensor) -> list[Image.Image]:
+    """A tensor (B, 3, H, W) as B images."""
+    return [Image.fromarray(pixels) for pixels in to_pixels(x)]
+
+
+def from_pixels(pixels: np.ndarray) -> Tensor:
+    """uint8 (..., H, W, 3) as a tensor (..., 3, H, W)."""
+    return torch.tensor(pixels).movedim(-1, -3).contiguous().float() / 127.5 - 1
+
+
+def to_pixels(x: Tensor) -> np.ndarray:
+    """A tensor (..., 3, H, W) as uint8 (..., H, W, 3)."""
+    pixels = ((x.detach().float().cpu() + 1) * 127.5).round().clamp(0, 255)
+    return pixels.movedim(-3, -1).contiguous().to(torch.uint8).numpy()
+
+
+def resize(x: Tensor, size: int | tuple[int, int]) -> Tensor:
+    """A tensor (B, 3, H, W) at `size` (one side, or rows and columns): antialiased bicubic, clamped to [-1, 1].
+
+    This is the one resize of training and sampling; it is the filter (a = -0.5) of Pillow's BICUBIC.
+    """
+    size = (size, size) if isinstance(size, int) else size
+    resized = F.interpolate(x.float(), size=size, mode="bicubic", antialias=True, align_corners=False)
+    return resized.clamp(-1, 1).to(x.dtype)
+
+
+def resize_image(image: Image.Image, size: int) -> Image.Image:
+    """An image at size x size by Pillow's BICUBIC: the filter of `resize`, made bytes after each direction."""
+    return image.resize((size, size), Image.Resampling.BICUBIC)
+
+
+def square_crop(image: Image.Image) -> Image.Image:
+    """The largest square in the middle."""
+    side = min(image.size)
+    left, top = (image.width - side) // 2, (image.height - side) // 2
+    return image.crop((left, top, left + side, top + side))
+
+
+def grid(images: Sequence[Image.Image], columns: int, captions: Sequence[str] | None = None) -> Image.Image:
+    """A contact sheet on white, `columns` cells a row, each caption under its picture and never on its pixels.
+
+    Every cell is as large as the largest image. A caption that needs more than three lines is cut with an ellipsis.
+    """
+    width, height = (max(image.size[axis] for image in images) for axis in (0, 1))
+    font = ImageFont.load_default(_FONT_SIZE)
+    texts = [_wrap(caption, width, font) for caption in captions or [""] * len(images)]
+    line = _FONT_SIZE + 3
+    text_height = line * max(len(text) for text in texts)
+    columns = min(columns, len(images))
+    rows = -(-len(images) // columns)
+    cell_width, cell_height = width + _GAP, height + text_height + _GAP
+    sheet = Image.new("RGB", (columns * cell_width + _GAP, rows * cell_height + _GAP), WHITE)
+    draw = ImageDraw.Draw(sheet)
+    for i, (image, text) in enumerate(zip(images, texts, strict=True)):
+        left, top = _GAP + i % columns * cell_width, _GAP + i // columns * cell_height
+        sheet.paste(image, (left, top))
+        for j, words in enumerate(text):
+            draw.text((left, top + height + 1 + j * line), words, fill=(0, 0, 0), font=font)
+    return sheet
+
+
+def save_png(image: Image.Image, path: str | Path, settings: dict[str, Any] | None = None) -> None:
+    """Writes a PNG, whole or not at all; `settings` (prompt, seed, model, ...) go into it as JSON.
+
+    Raises RequestError when the place cannot be written.
+    """
+    info = PngImagePlugin.PngInfo()
+    if settings is not None:
+        info.add_itxt(CHUNK, json.dumps(settings, ensure_ascii=False))
+    try:
+        with replacing(path) as temporary:
+            image.save(temporary, format="PNG", pnginfo=info)
+    except OSError as error:
+        raise RequestError(f"cannot write {path}: {error.strerror or error}") from None
+
+
+def read_settings(path: str | Path) -> dict[str, Any]:
+    """The settings that `save_png` put into a PNG; RequestError when it is no picture or carries none."""
+    try:
+        with Image.open(path, formats=("PNG",)) as image:
+            image.load()
+            text = image.info.get(CHUNK)
+    except (OSError, SyntaxError) as error:  # Pillow raises SyntaxError for a broken PNG chunk
+        reason = getattr(error, "strerror", None) or "it is not a whole PNG"
+        raise RequestError(f"cannot read {path}: {reason}") from None
+    if text is None:
+        raise RequestError(f"{path} carries no settings: it was not made by unclip, or they were stripped")
+    try:
+        return json.loads(text)
+    except ValueError:
+        raise RequestError(f"the settings in {path} are not JSON") from None
+
+
+def make_folder(path: str | Path) -> Path:
+    """The folder at `path`, made when it is not there; RequestError when files cannot be written in it.
+
+    Called before anything is painted, so that a wrong folder costs no minute of work.
+    """
+    folder = Path(path)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise RequestError(f"cannot write in the folder {path}: {error.strerror or error}") from None
+    return folder
+
+
+def _wrap(caption: str, width: int, font: ImageFont.FreeTypeFont | ImageFont.ImageFont) -> list[str]:
+    """`caption` as at most three lines that are no wider than `width` pixels."""
+    lines: list[str] = []
+    for word in caption.split():
+        if lines and font.getlength(f"{lines[-1]} {word}") <= width:
+            lines[-1] += f" {word}"
+        else:
+            lines.append(word)
+    cut = len(lines) > _CAPTION_LINES
+    lines = [_shorten(line, width, font) for line in lines[:_CAPTION_LINES]]
+    if cut:
+        lines[-1] = _shorten(lines[-1] + "…", width, font)
+    return lines
+
+
+def _shorten(line: str, width: int, font: ImageFont.FreeTypeFont | ImageFont.ImageFont) -> str:
+    """`line`, its tail replaced by an ellipsis when it is wider than `width` pixels."""
+    if font.getlength(line) <= width:
+        return line
+    kept = line.removesuffix("…")
+    while kept and font.getlength(kept + "…") > width:
+        kept = kept[:-1]
+    return kept + "…"
