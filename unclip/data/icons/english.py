@@ -1,0 +1,140 @@
+"""The little English that captions need: from slugs to phrases, a or an, plurals, numbers."""
+
+import re
+
+SPELLING = {  # what hyphens and the ASCII of slugs lost
+    "t shirt": "t-shirt",
+    "x ray": "x-ray",
+    "e mail": "e-mail",
+    "t rex": "t-rex",
+    "yo yo": "yo-yo",
+    "jack o lantern": "jack-o'-lantern",
+    "mans shoe": "man's shoe",
+    "womans": "woman's",
+    "workers helmet": "worker's helmet",
+    "one piece": "one-piece",
+    "upside down": "upside-down",
+    "star struck": "star-struck",
+    "no evil": "no-evil",
+    "see no-evil": "see-no-evil",
+    "hear no-evil": "hear-no-evil",
+    "speak no-evil": "speak-no-evil",
+    "tear off": "tear-off",
+    "snow capped": "snow-capped",
+    "two hump": "two-hump",
+    "high heeled": "high-heeled",
+    "front facing": "front-facing",
+    "high speed": "high-speed",
+    "piata": "piñata",
+    "pinata": "piñata",
+    "mrs claus": "mrs. claus",
+    "breast feeding": "breast-feeding",
+    "blond hair": "blond hair",
+}
+PREPOSITION = re.compile(
+    r" (?:with|without|of|in|on|over|at|behind|from|for|to|above|under|under the|around|getting|wearing|playing|holding|showing"
+    r"|biking|bowing|climbing|facing|raising|lifting|juggling|rowing|running|walking|swimming|surfing|standing|kneeling|tilted"
+    r"|blowing|savoring|screaming|vomiting|exhaling|feeding|gesturing|shrugging|tipping|bouncing|frowning|pouting|taking"
+    r"|cartwheeling|golfing|facepalming|hugging|shaking|pointing|fencing|not|done|into) .*"
+    r"| (?:up|down|biking|bowing|climbing|running|walking|swimming|surfing|standing|kneeling|exhaling|vomiting|shrugging|juggling"
+    r"|frowning|pouting|cartwheeling|golfing|facepalming|hugging|fencing|horizontally|vertically|done|arrival|departure)$"
+)
+MASS = {  # heads without an article: stuff, sports, abstractions
+    *"bacon bread broccoli butter garlic salt popcorn spaghetti honey milk soap fire fog sake coral wood yarn thread".split(),
+    *"confetti tennis badminton lacrosse hockey sushi oden mate falafel custard fondue toast cheese corn rice grass".split(),
+    *"camping cooking construction polish lightning dna lipstick dust rain snow ice glue paper chocolate sand hail".split(),
+    *"feeding racing massage golf judo ping-pong pong wind cricket-game sparkles clothing money food art music mail".split(),
+    *"dizzy foggy construction salad lettuce seaweed wheat debris slime".split(),
+}
+COUNTABLE_ANYWAY = {"piece of cake", "sheaf of rice", "ear of corn", "green salad", "glass of milk", "rolled up newspaper"}
+PROPER = {"mount fuji", "tokyo tower", "santa claus", "mrs. claus", "milky way", "kaaba", "statue of liberty", "map of japan"}
+WITH_THE = {"milky way", "kaaba", "statue of liberty", "sun"}
+SINGULAR_IN_S = re.compile(r".*(ss|us|is)$|rhinoceros|lens|gas|t-rex|atlas|canvas|pancreas|molasses|alas|christmas")
+PLURAL_ANYWAY = {"skis", "people", "men", "women", "children", "teeth", "geese", "mice", "dice", "feet", "busts"}
+IRREGULAR = {
+    "man": "men",
+    "woman": "women",
+    "person": "people",
+    "child": "children",
+    "mouse": "mice",
+    "goose": "geese",
+    "tooth": "teeth",
+    "foot": "feet",
+    "ox": "oxen",
+    "leaf": "leaves",
+    "knife": "knives",
+    "wolf": "wolves",
+    "loaf": "loaves",
+    "scarf": "scarves",
+    "elf": "elves",
+    "calf": "calves",
+    "shelf": "shelves",
+    "tomato": "tomatoes",
+    "potato": "potatoes",
+    "mango": "mangoes",
+    "volcano": "volcanoes",
+    "tornado": "tornadoes",
+    "buffalo": "buffaloes",
+    "mosquito": "mosquitoes",
+    "cactus": "cacti",
+    "dwarf": "dwarves",
+    **{same: same for same in "fish sheep deer moose bison shrimp squid salmon swine jellyfish blowfish aircraft sushi".split()},
+}
+VOWEL_SOUND = re.compile(r"(?!uni|use|usu|euro|ewe|one\b|one-|u\b|uk)[aeiou]|hour|honest|x-|8\b|8-|f\b|l\b|m\b|n\b|s\b|r\b", re.IGNORECASE)
+NUMBERS = ("no", "one", "two", "three", "four", "five", "six")
+
+
+def words(slug: str) -> str:
+    """'red-apple' -> 'red apple', with apostrophes and hyphens where English has them."""
+    text = slug.replace("-", " ")
+    for plain, spelled in SPELLING.items():
+        text = re.sub(rf"\b{plain}\b", spelled, text)
+    return text
+
+
+def head(phrase: str) -> str:
+    """The noun that the phrase is about: 'bowl' of 'bowl with spoon', 'apple' of 'red apple'."""
+    return PREPOSITION.sub("", phrase).split(" ")[-1]
+
+
+def is_plural(phrase: str) -> bool:
+    """Whether the phrase names several things ('french fries') and so takes no article."""
+    noun = head(phrase)
+    return noun in PLURAL_ANYWAY or (noun.endswith("s") and not SINGULAR_IN_S.fullmatch(noun))
+
+
+def is_countable(phrase: str) -> bool:
+    """Whether one can say 'two of it': one thing, not stuff and not a name."""
+    if phrase in PROPER or is_plural(phrase):
+        return False
+    return phrase in COUNTABLE_ANYWAY or head(phrase) not in MASS
+
+
+def with_article(phrase: str) -> str:
+    """'a red apple', 'an avocado', 'french fries', 'the statue of liberty'."""
+    if phrase in WITH_THE:
+        return f"the {phrase}"
+    return f"{article(phrase)} {phrase}" if is_countable(phrase) else phrase
+
+
+def article(phrase: str) -> str:
+    """a or an, by how the phrase begins to sound."""
+    return "an" if VOWEL_SOUND.match(phrase) else "a"
+
+
+def plural(phrase: str) -> str:
+    """'slices of pizza', 'wolves', 'red apples'."""
+    tail = PREPOSITION.search(phrase)
+    body = phrase[: tail.start()] if tail else phrase
+    before, _, noun = body.rpartition(" ")
+    return f"{before} {_plural_noun(noun)}".strip() + (tail.group() if tail else "")
+
+
+def _plural_noun(noun: str) -> str:
+    if noun in IRREGULAR:
+        return IRREGULAR[noun]
+    if noun.endswith(("s", "x", "z", "ch", "sh")):
+        return f"{noun}es"
+    if noun.endswith("y") and noun[-2] not in "aeiou":
+        return f"{noun[:-1]}ies"
+    return f"{noun}s"
