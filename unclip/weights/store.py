@@ -17,8 +17,6 @@ The store knows tensors and names; which network a part's `kind` means is the bu
 
 import hashlib
 import json
-import os
-import shutil
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,7 +30,7 @@ from torch import Tensor, nn
 
 from unclip.config import Config
 from unclip.errors import ConfigError, WeightsError
-from unclip.files import flush_to_disk
+from unclip.files import replacing_folder
 
 FORMAT = 1
 MANIFEST, CONFIG, TOKENIZER, CARD = "unclip.json", "config.json", "tokenizer.json", "README.md"
@@ -108,21 +106,17 @@ def save_bundle(
     folder = Path(folder)
     if folder.exists() and not (folder / MANIFEST).is_file():
         raise WeightsError(f"{folder} exists and is not a bundle: give another folder, or remove it")
-    temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
     try:
-        temporary.mkdir(parents=True)
-        entries = {part: _write_part(temporary / part, parts[part], dtype) for part in parts}
-        files = {
-            TOKENIZER: _write_file(temporary / TOKENIZER, tokenizer_json.encode()),
-            CARD: _write_file(temporary / CARD, card.encode()),
-        }
-        manifest = Manifest(format=FORMAT, name=name, version=version, parts=entries, files=files, provenance=provenance)
-        _write_file(temporary / MANIFEST, _json_bytes(manifest.model_dump()))
-        _take_place(temporary, folder)
+        with replacing_folder(folder) as temporary:
+            entries = {part: _write_part(temporary / part, parts[part], dtype) for part in parts}
+            files = {
+                TOKENIZER: _write_file(temporary / TOKENIZER, tokenizer_json.encode()),
+                CARD: _write_file(temporary / CARD, card.encode()),
+            }
+            manifest = Manifest(format=FORMAT, name=name, version=version, parts=entries, files=files, provenance=provenance)
+            _write_file(temporary / MANIFEST, _json_bytes(manifest.model_dump()))
     except OSError as error:
         raise WeightsError(f"cannot save the bundle {folder}: {error.strerror or error}") from None
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
     return folder
 
 
@@ -234,7 +228,6 @@ def _write_part(folder: Path, part: Part, dtype: torch.dtype) -> PartEntry:
     for i, group in enumerate(groups, start=1):
         file = "model.safetensors" if len(groups) == 1 else f"model-{i:05d}-of-{len(groups):05d}.safetensors"
         files[file] = _write_file(folder / file, to_safetensors(group, metadata={"format": "pt"}))
-    flush_to_disk(folder)
     return PartEntry(kind=part.kind, parameters=sum(tensor.numel() for tensor in state.values()), files=files)
 
 
@@ -253,19 +246,7 @@ def _split(state: dict[str, Tensor], limit: int) -> list[dict[str, Tensor]]:
 
 def _write_file(path: Path, content: bytes) -> FileEntry:
     path.write_bytes(content)
-    flush_to_disk(path)
     return FileEntry(bytes=len(content), sha256=hashlib.sha256(content).hexdigest())
-
-
-def _take_place(temporary: Path, folder: Path) -> None:
-    """Renames `temporary` to `folder`. No rename replaces a folder that is not empty, so an old bundle steps aside first."""
-    old = folder.with_name(f".{folder.name}.{os.getpid()}.old")
-    flush_to_disk(temporary)
-    if folder.exists():
-        folder.rename(old)
-    temporary.rename(folder)
-    flush_to_disk(folder.parent)
-    shutil.rmtree(old, ignore_errors=True)
 
 
 def _check_file(path: Path, entry: FileEntry, *, verify: bool) -> None:
