@@ -1,4 +1,4 @@
-"""The icons set: emoji artwork in four styles, captioned, split, and composed into scenes; real data that anybody can build."""
+"""The icons set: emoji artwork in four styles, captioned, split and composed into scenes; data that anybody can build."""
 
 from unclip.data.icons.build import prepare
 from unclip.data.icons.stream import IconStream

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.lib.format import open_memmap
 
-from unclip.data.icons.drawings import FORMAT, SIZES, shrink, render_svg
+from unclip.data.icons.drawings import FORMAT, SIZES, render_svg, shrink
 from unclip.data.icons.packages import STYLES, WORDS, read_package
 from unclip.data.icons.selection import Drawing, select
 from unclip.errors import DataError
@@ -63,7 +63,7 @@ def complete_header(out: Path) -> dict[str, Any] | None:
 
 
 def _render_all(out: Path, svgs: list[str], progress: Progress | None) -> dict[int, str]:
-    """Renders every SVG into drawings-{256,128,64}.npy; returns row -> reason for those that cannot be drawn (left blank)."""
+    """Renders every SVG into drawings-{256,128,64}.npy; returns row -> reason for those that fail (left blank)."""
     temporary = {size: out / f"drawings-{size}.npy.{os.getpid()}.tmp" for size in SIZES}
     for size, path in temporary.items():
         open_memmap(path, mode="w+", dtype=np.uint8, shape=(len(svgs), size, size, 4)).flush()
@@ -125,7 +125,10 @@ def _header(drawings: list[Drawing], left_out: Counter[str], failures: dict[int,
 
 def _package_record() -> dict[str, dict[str, str]]:
     packages = (*STYLES.values(), WORDS)
-    return {package.name: {"version": package.version, "licence": package.licence, "sha512": package.sha512} for package in packages}
+    return {
+        package.name: {"version": package.version, "licence": package.licence, "sha512": package.sha512}
+        for package in packages
+    }
 
 
 def _write_lines(path: Path, rows: Any) -> None:

@@ -2,7 +2,7 @@
 
 from random import Random
 
-from unclip.data.icons.english import with_article, words
+from unclip.data.icons.english import with_article
 from unclip.data.icons.selection import Drawing
 
 STYLE_PHRASES = {  # canonical first
@@ -21,7 +21,7 @@ STYLE_SUFFIXES = {
 
 def name(drawing: Drawing) -> str:
     """The thing's canonical name: 'red apple'."""
-    return words(drawing.names[0])
+    return drawing.names[0]
 
 
 def canonical(drawing: Drawing) -> str:
@@ -30,8 +30,8 @@ def canonical(drawing: Drawing) -> str:
 
 
 def caption(drawing: Drawing, rng: Random) -> str:
-    """One of the many captions of a drawing, without its background: names, synonyms, keywords, with or without the style."""
-    thing = words(rng.choice(drawing.names)) if rng.random() < 0.2 else name(drawing)
+    """One of the many captions of a drawing, its background unsaid: names, synonyms, keywords, style or none."""
+    thing = rng.choice(drawing.names) if rng.random() < 0.2 else name(drawing)
     tags = ""
     if drawing.keywords and rng.random() < 0.15:
         tags = ", " + ", ".join(rng.sample(drawing.keywords, min(len(drawing.keywords), rng.randint(1, 3))))

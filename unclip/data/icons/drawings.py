@@ -54,7 +54,9 @@ class Drawings:
             lines = (self.root / "drawings.jsonl").read_text(encoding="utf-8").splitlines()
             self._arrays = {size: np.load(self.root / f"drawings-{size}.npy", mmap_mode="r") for size in SIZES}
         except (OSError, ValueError):
-            raise DataError(f"{self.root} holds no complete icons set: make it with `unclip data icons --out {self.root}`") from None
+            raise DataError(
+                f"{self.root} holds no complete icons set: make it with `unclip data icons --out {self.root}`"
+            ) from None
         self.listing = [_drawing(json.loads(line)) for line in lines]
         self.by_key = {drawing.key: drawing for drawing in self.listing}
         self._arrays[64] = np.array(self._arrays[64])  # small enough to live in memory; the others stay in the page cache
@@ -88,7 +90,7 @@ class Drawings:
         return render_svg(self.svg(index), size)
 
     def boxes(self) -> np.ndarray:
-        """Each drawing's box of visible pixels as fractions (left, top, right, bottom), float (N, 4), from the 64 px copies."""
+        """Each drawing's box of visible pixels, fractions (left, top, right, bottom), float (N, 4), read off at 64 px."""
         visible = self._arrays[64][..., 3] > 32
         columns, rows = visible.any(axis=1), visible.any(axis=2)
         left, top = columns.argmax(axis=1), rows.argmax(axis=1)

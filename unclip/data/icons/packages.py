@@ -109,7 +109,9 @@ def _read_tarball(package: Package, path: Path) -> dict[str, Any]:
     digest = hashlib.sha512(data).hexdigest()
     if digest != package.sha512:
         expected = f"{package.name}@{package.version} has {package.sha512[:16]}…"
-        raise DataError(f"{path.name} has sha512 {digest[:16]}…, but {expected}: it is torn or another version, fetch it again")
+        raise DataError(
+            f"{path.name} has sha512 {digest[:16]}…, but {expected}: it is torn or another version, fetch it again"
+        )
     files = {}
     with tarfile.open(fileobj=io.BytesIO(data), mode="r:gz") as tar:
         for member in tar:

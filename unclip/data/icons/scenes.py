@@ -34,7 +34,7 @@ class Object:
 
 @dataclass(frozen=True)
 class Scene:
-    """What a picture shows. `background`: None for white (unsaid), one colour, or two for a gradient. `prefix`: style, as said."""
+    """What a picture shows. `background`: no colour for white (unsaid), one, or two for a gradient; `prefix`: the style."""
 
     category: str
     objects: tuple[Object, ...]
@@ -115,7 +115,9 @@ def _swaps(scene: Scene) -> list[Scene]:
         wrong += [replace(scene, form=form) for form in FORMS if form != scene.form]
     if scene.relation:
         wrong.append(replace(scene, objects=scene.objects[::-1]))
-        wrong += [replace(scene, relation=r) for r in ("left of", "right of", "above", "below") if _differs(r, scene.relation)]
+        wrong += [
+            replace(scene, relation=r) for r in ("left of", "right of", "above", "below") if _differs(r, scene.relation)
+        ]
     colors = [thing.color for thing in scene.objects]
     if len(colors) == 2 and all(colors):
         exchanged = (replace(thing, color=color) for thing, color in zip(scene.objects, reversed(colors), strict=True))
@@ -184,7 +186,9 @@ def layout(scene: Scene, boxes: Sequence[Sequence[float]], rng: Random, jitter: 
     else:
         side = {"large": 1.0, "small": 0.36, None: 0.8, "upside-down": 0.8}[scene.form]
         room = (1 - side) * (0.8 if scene.form == "small" else 0.4)
-        places = [Place(0, (1 - side) / 2 + rng.uniform(-0.5, 0.5) * room, (1 - side) / 2 + rng.uniform(-0.5, 0.5) * room, side)]
+        places = [
+            Place(0, (1 - side) / 2 + rng.uniform(-0.5, 0.5) * room, (1 - side) / 2 + rng.uniform(-0.5, 0.5) * room, side)
+        ]
     shift_x, shift_y = rng.uniform(-0.02, 0.02) * jitter, rng.uniform(-0.02, 0.02) * jitter
     return [Place(p.object, snap(p.left + shift_x), snap(p.top + shift_y), snap(p.side)) for p in places]
 
@@ -205,7 +209,7 @@ def _copies(count: int, rng: Random) -> list[Place]:
 def _side_by_side(relation: str | None, rng: Random) -> list[Place]:
     if relation is None:
         relation = rng.choice(("left of", "right of", "above", "below"))
-    side = rng.uniform(0.42, 0.5)
+    side = rng.uniform(0.4, 0.46)
     other = rng.uniform(-0.1, 0.1)
     near, far = 0.25 - side / 2, 0.75 - side / 2
     middle = 0.5 - side / 2 + other

@@ -10,7 +10,8 @@ from collections import Counter
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from unclip.data.icons.english import PREPOSITION, is_countable, words
+from unclip.data.icons.english import PREPOSITION, is_countable
+from unclip.data.icons.names import names
 from unclip.data.icons.splits import split_styles
 
 CATEGORIES = {
@@ -32,12 +33,25 @@ GENDER_SUFFIX = re.compile(r"-200d-(2640|2642)$")
 GENDER_PREFIX = re.compile(r"^(1f468|1f469)-200d-")
 NAMING_ORDER = ("noto", "twemoji", "fluent-emoji-flat", "fluent-emoji")
 OBJECT_CATEGORIES = {"Activities", "Animals & Nature", "Food & Drink", "Objects", "Travel & Places"}
-OBJECTS_TOO = {"ghost", "robot", "alien", "skull", "clown-face", "red-heart", "baby", "ninja", "astronaut", "princess", "snowman"}
+OBJECTS_TOO = {
+    "ghost",
+    "robot",
+    "alien",
+    "skull",
+    "clown-face",
+    "red-heart",
+    "baby",
+    "ninja",
+    "astronaut",
+    "princess",
+    "snowman",
+}
 SCENERY = re.compile(  # fills its square, or is no object
     r".*(scape|sunset|sunrise|fireworks|sparkler|night|rainbow|tornado|cyclone|volcano|mount|mountain|desert|park|land|stadium"
     r"|motorway|railway|track|milky-way|comet|meteor|wave|-face|framed-picture|map|bridge|camping|foggy|fog|cloud|landslide"
-    r"|station|construction|site|slide|-arrival|-departure|ceremony|ball-8|slot-machine|-suit|globe.*|volume|dash.*|bubbles)"
+    r"|station|construction|site|slide|-arrival|-departure|ceremony|ball-8|slot-machine|-suit|globe.*|volume|dash.*|bubbles|small-.*|oncoming-.*)"
 )
+SLICES = {"slice of pizza", "slice of watermelon"}
 KEYWORD = re.compile(r"[a-z][a-z' -]{2,24}")
 
 
@@ -45,7 +59,7 @@ KEYWORD = re.compile(r"[a-z][a-z' -]{2,24}")
 class Drawing:
     """One drawing: its row in the stored arrays, what it shows, in which style, in which split.
 
-    `names` are the thing's names, canonical first; `keywords` words that go with it; `kept` is False where rendering failed.
+    `names`: what the thing is called, canonical first; `keywords`: words that go with it; `kept`: False where rendering failed.
     """
 
     index: int
@@ -70,8 +84,8 @@ def composable(drawing: Drawing) -> bool:
     """Whether a scene can use it: one countable object with a short name, not scenery."""
     if drawing.category not in OBJECT_CATEGORIES:
         return drawing.thing in OBJECTS_TOO
-    name = words(drawing.thing)
-    simple = name.count(" ") < 3 and not PREPOSITION.search(name) and " and " not in name
+    name = drawing.names[0]
+    simple = name.count(" ") < 3 and " and " not in name and (not PREPOSITION.search(name) or name in SLICES)
     return simple and is_countable(name) and not SCENERY.fullmatch(drawing.thing)
 
 
@@ -103,16 +117,16 @@ def select(sets: dict[str, dict[str, Any]], words: dict[str, list[str]]) -> tupl
     for thing, code, styles in sorted(found):
         split = split_styles(thing, styles)
         category = next(categories[slug] for slug in styles.values() if slug in categories)
-        names = _names(thing, code, sets, slugs)
-        tags = _keywords(keywords.get(code, []), names)
+        called = _names(thing, code, sets, slugs)
+        tags = _keywords(keywords.get(code, []), called)
         for style in sorted(styles):
-            drawings.append(Drawing(len(drawings), thing, style, category, split[style], names, tags))
+            drawings.append(Drawing(len(drawings), thing, style, category, split[style], called, tags))
             svgs.append(_svg(sets[style]["icons.json"], styles[style]))
     return drawings, svgs, left_out
 
 
 def _slugs(files: dict[str, Any], fallback: dict[str, str]) -> dict[str, str]:
-    """Code points -> slug of the drawing. fluent-emoji ships no characters of its own; its slugs are those of the flat set."""
+    """Code points -> slug of the drawing. fluent-emoji ships no characters; its slugs are those of the flat set."""
     icons, aliases = files["icons.json"]["icons"], files["icons.json"].get("aliases", {})
     slugs = {}
     for code, slug in (files.get("chars.json") or fallback).items():
@@ -147,30 +161,30 @@ def _reason_to_leave_out(code: str, styles: dict[str, str], categories: dict[str
 
 
 def _names(thing: str, code: str, sets: dict[str, dict[str, Any]], slugs: dict[str, dict[str, str]]) -> tuple[str, ...]:
-    """The slugs under which any set knows the thing, canonical first: what the sets call it, then their aliases."""
-    names = {thing: None}
+    """What the thing is called, canonical first: our words, then what the sets call it and their aliases."""
+    aliases: list[str] = []
     for style in NAMING_ORDER:
         slug = slugs[style].get(code)
         if slug is None:
             continue
-        names[slug] = None
+        aliases.append(slug)
         for alias, entry in sets[style]["icons.json"].get("aliases", {}).items():
             if entry["parent"] == slug and not {"hFlip", "vFlip", "rotate"} & entry.keys():
-                names[alias] = None
-    return tuple(names)
+                aliases.append(alias)
+    return names(thing, aliases)
 
 
-def _keywords(entry: list[str], names: tuple[str, ...]) -> tuple[str, ...]:
+def _keywords(entry: list[str], called: tuple[str, ...]) -> tuple[str, ...]:
     """emojilib's words for the emoji, less its own name (the first) and emoticons."""
-    words = (word.replace("_", " ").lower() for word in entry[1:])
-    known = {name.replace("-", " ") for name in names}
-    return tuple(dict.fromkeys(word for word in words if KEYWORD.fullmatch(word) and word not in known))
+    tags = (word.replace("_", " ").lower() for word in entry[1:])
+    return tuple(dict.fromkeys(tag for tag in tags if KEYWORD.fullmatch(tag) and tag not in called))
 
 
 def _svg(icons: dict[str, Any], slug: str) -> str:
     icon = icons["icons"][slug]
     left, top, width, height = (
-        icon.get(side, icons.get(side, default)) for side, default in (("left", 0), ("top", 0), ("width", 16), ("height", 16))
+        icon.get(side, icons.get(side, default))
+        for side, default in (("left", 0), ("top", 0), ("width", 16), ("height", 16))
     )
     side = max(width, height)  # a few are not square: centred in the square that holds them
     box = f"{left - (side - width) / 2:g} {top - (side - height) / 2:g} {side:g} {side:g}"

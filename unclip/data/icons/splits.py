@@ -1,9 +1,9 @@
 """What is held out of training, decided by a hash of names alone, so that it never moves when drawings come or go.
 
-    thing   5 % of things, in every style
-    pair    10 % of the (thing, style) pairs of the other things, where another style of the thing stays in training
-    scene   10 % of pairs of objects and 10 % of (object, colour) pairs, which no training scene holds
-    train   the rest
+thing   5 % of things, in every style
+pair    10 % of the (thing, style) pairs of the other things, where another style of the thing stays in training
+scene   10 % of pairs of objects and 10 % of (object, colour) pairs, which no training scene holds
+train   the rest
 """
 
 import hashlib

@@ -95,7 +95,12 @@ class IconStream:
         place = Place(0, canvas.snap(left), canvas.snap(top), canvas.snap(side))
         caption = captions.caption(drawing, rng) + scenes.describe_background(background)
         picture = self._paint(scene, [drawing], [place], *_paint_pots(background, rng), size)
-        return Sample(f"{drawing.key}#{position}", picture, caption, self._meta(scene, [drawing], self._others(scene, drawing.style, rng)))
+        return Sample(
+            f"{drawing.key}#{position}",
+            picture,
+            caption,
+            self._meta(scene, [drawing], self._others(scene, drawing.style, rng)),
+        )
 
     def _scene(self, position: int, size: int, rng: Random) -> Sample:
         style = rng.choice(list(self._names))
@@ -151,7 +156,9 @@ class IconStream:
         """Names of things that are not in the picture, for counterfactual captions."""
         there = {thing.name for thing in scene.objects}
         if style not in self._names:
-            return [name for name in map(captions.name, rng.sample(self.pool, min(OTHERS, len(self.pool)))) if name not in there]
+            return [
+                name for name in map(captions.name, rng.sample(self.pool, min(OTHERS, len(self.pool)))) if name not in there
+            ]
         return [name for name in rng.sample(self._names[style], OTHERS + 2) if name not in there][:OTHERS]
 
     def _meta(self, scene: Scene, drawings: list[Drawing], others: list[str]) -> dict[str, Any]:
