@@ -1,0 +1,132 @@
+"""What two or more networks share: attention, the pre-norm transformer, the timestep embedding, the fp32 norms.
+
+Dimension letters: B batch, T tokens, S context tokens, C channels, H heads, D channels a head.
+
+Everything takes and gives (B, T, C). Queries, keys and values come from one matrix in the order [q | k | v], each a third
+of the rows; published weights that interleave them per head are rearranged by their converter, not here.
+"""
+
+import math
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+Activation = Literal["gelu", "quick_gelu"]
+
+
+class QuickGELU(nn.Module):
+    """x * sigmoid(1.702 x): what OpenAI's CLIP was trained with; up to 0.02 away from GELU, enough to spoil its weights."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * torch.sigmoid(1.702 * x)
+
+
+def activation(name: Activation) -> nn.Module:
+    return QuickGELU() if name == "quick_gelu" else nn.GELU()
+
+
+def timestep_embedding(t: Tensor, width: int, *, max_period: float = 10_000.0) -> Tensor:
+    """Sinusoids of t (B,) as (B, width) float32, cosines first, frequencies max_period^(-i / (width / 2)).
+
+    The order and the divisor are ADM's; sines first or (width / 2 - 1) would silently spoil every published weight.
+    """
+    half = width // 2
+    frequencies = torch.exp(-math.log(max_period) * torch.arange(half, dtype=torch.float32, device=t.device) / half)
+    angles = t.float()[:, None] * frequencies
+    return torch.cat([angles.cos(), angles.sin()], dim=-1)
+
+
+def attend(q: Tensor, k: Tensor, v: Tensor, heads: int, *, mask: Tensor | None = None, causal: bool = False) -> Tensor:
+    """Softmax attention of q (B, T, C) over k, v (B, S, C) in `heads` heads; mask (broadcastable to B, 1, T, S), True = seen."""
+    q_BHTD, k_BHSD, v_BHSD = (x.unflatten(-1, (heads, -1)).transpose(1, 2) for x in (q, k, v))
+    if q.device.type == "cpu" and torch.is_grad_enabled() and q.shape[1] * k.shape[1] <= _EXPLICIT_UP_TO:
+        out_BHTD = _attend_explicitly(q_BHTD, k_BHSD, v_BHSD, mask, causal)
+    else:
+        out_BHTD = F.scaled_dot_product_attention(q_BHTD, k_BHSD, v_BHSD, attn_mask=mask, is_causal=causal)
+    return out_BHTD.transpose(1, 2).flatten(2)
+
+
+# The fused kernel's backward on a CPU takes three times as long as plain products while the scores fit the cache.
+_EXPLICIT_UP_TO = 128 * 128
+
+
+def _attend_explicitly(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, causal: bool) -> Tensor:
+    scores = (q * q.shape[-1] ** -0.5) @ k.transpose(-1, -2)
+    if causal:
+        mask = torch.ones(scores.shape[-2:], dtype=torch.bool, device=q.device).tril()
+    if mask is not None:
+        scores = scores.masked_fill(~mask, float("-inf"))
+    return scores.softmax(dim=-1).to(v.dtype) @ v
+
+
+class SelfAttention(nn.Module):
+    """Multi-head self-attention with biases everywhere, (B, T, C) -> (B, T, C)."""
+
+    def __init__(self, width: int, heads: int):
+        super().__init__()
+        self.heads = heads
+        self.qkv = nn.Linear(width, 3 * width)
+        self.out = nn.Linear(width, width)
+
+    def forward(self, x: Tensor, mask: Tensor | None = None, *, causal: bool = False) -> Tensor:
+        q, k, v = self.qkv(x).chunk(3, dim=-1)
+        return self.out(attend(q, k, v, self.heads, mask=mask, causal=causal))
+
+
+class Mlp(nn.Module):
+    """Linear, activation, linear, with a hidden layer `ratio` times as wide."""
+
+    def __init__(self, width: int, *, ratio: float = 4.0, act: Activation = "gelu"):
+        super().__init__()
+        self.up = nn.Linear(width, int(width * ratio))
+        self.act = activation(act)
+        self.down = nn.Linear(int(width * ratio), width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.down(self.act(self.up(x)))
+
+
+class Block(nn.Module):
+    """One pre-norm transformer layer: x + attention(norm(x)), then x + mlp(norm(x))."""
+
+    def __init__(self, width: int, heads: int, *, mlp_ratio: float = 4.0, act: Activation = "gelu"):
+        super().__init__()
+        self.norm_attention = nn.LayerNorm(width)
+        self.attention = SelfAttention(width, heads)
+        self.norm_mlp = nn.LayerNorm(width)
+        self.mlp = Mlp(width, ratio=mlp_ratio, act=act)
+
+    def forward(self, x: Tensor, mask: Tensor | None = None, *, causal: bool = False) -> Tensor:
+        x = x + self.attention(self.norm_attention(x), mask, causal=causal)
+        return x + self.mlp(self.norm_mlp(x))
+
+
+class Transformer(nn.Module):
+    """A stack of blocks, initialised as CLIP and GPT-2 are: N(0, width^-1/2), residual outputs smaller by sqrt(2 * layers)."""
+
+    def __init__(self, width: int, layers: int, heads: int, *, mlp_ratio: float = 4.0, act: Activation = "gelu"):
+        super().__init__()
+        self.blocks = nn.ModuleList(Block(width, heads, mlp_ratio=mlp_ratio, act=act) for _ in range(layers))
+        std = width**-0.5
+        for module in self.modules():
+            if isinstance(module, nn.Linear):
+                nn.init.normal_(module.weight, std=std)
+                nn.init.zeros_(module.bias)
+        for block in self.blocks:
+            for residual in (block.attention.out, block.mlp.down):
+                nn.init.normal_(residual.weight, std=std * (2 * layers) ** -0.5)
+
+    def forward(self, x: Tensor, mask: Tensor | None = None, *, causal: bool = False) -> Tensor:
+        for block in self.blocks:
+            x = block(x, mask, causal=causal)
+        return x
+
+
+def zero_(module: nn.Conv2d | nn.Linear) -> nn.Conv2d | nn.Linear:
+    """The layer with its weights and bias at zero, so that a residual branch starts as the identity."""
+    nn.init.zeros_(module.weight)
+    if module.bias is not None:
+        nn.init.zeros_(module.bias)
+    return module

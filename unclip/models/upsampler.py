@@ -1,0 +1,75 @@
+"""unCLIP's upsamplers (2204.06125, section 2.1 and appendix C): diffusion from a small image to a larger one.
+
+An unconditional ADM U-Net without attention, text or guidance; the small image is enlarged (bicubic) and stands beside x_t on
+the channels. Trained on crops, applied at full size, which a network of convolutions alone allows. What the training does to
+the small image (blur, BSR degradation) is in `data/degrade.py`.
+"""
+
+import torch
+from torch import Tensor, nn
+
+from unclip.config import Config
+from unclip.images import resize
+from unclip.layers import timestep_embedding
+from unclip.models.unet import UNet, UNetConfig
+
+
+class UpsamplerConfig(Config):
+    unet: UNetConfig
+    low: int  # the small image's side, px
+    high: int  # the large image's side, px
+
+
+def _config(
+    low: int, high: int, *, channels: int, mult: tuple[float, ...], depth: int | tuple[int, ...], fold: int = 1
+) -> UpsamplerConfig:
+    unet = UNetConfig(
+        image_size=high,
+        channels=channels,
+        mult=mult,
+        depth=depth,
+        in_channels=6,
+        fold=fold,
+        norm="layer" if fold > 1 else "group",
+        middle_attention=False,
+        dropout=0.1 if (low, fold) == (64, 1) else 0.0,
+    )
+    return UpsamplerConfig(unet=unet, low=low, high=high)
+
+
+# By size, then by the side of the output. Paper: Table 3.
+SIZES = {
+    "micro": {
+        64: _config(32, 64, channels=32, mult=(1, 1), depth=1, fold=2),
+        256: _config(64, 256, channels=32, mult=(1, 1), depth=1, fold=4),
+        1024: _config(256, 1024, channels=32, mult=(1,), depth=1, fold=8),
+    },
+    "icons": {
+        64: _config(32, 64, channels=96, mult=(1, 2), depth=2, fold=2),
+        256: _config(64, 256, channels=64, mult=(1, 2), depth=2, fold=4),
+        1024: _config(256, 1024, channels=48, mult=(1, 1), depth=1, fold=8),
+    },
+    "paper": {
+        256: _config(64, 256, channels=320, mult=(1, 2, 3, 4), depth=3),
+        1024: _config(256, 1024, channels=192, mult=(1, 1, 2, 2, 4, 4), depth=2),
+    },
+}
+
+
+class Upsampler(nn.Module):
+    def __init__(self, cfg: UpsamplerConfig):
+        super().__init__()
+        self.cfg = cfg
+        width = cfg.unet.embed_width
+        self.time = nn.Sequential(nn.Linear(cfg.unet.channels, width), nn.SiLU(), nn.Linear(width, width))
+        self.unet = UNet(cfg.unet)
+
+    def enlarge(self, low: Tensor) -> Tensor:
+        """The small image (B, 3, h, w) at the large one's sides, bicubic: what `forward` takes as its condition."""
+        factor = self.cfg.high // self.cfg.low
+        return resize(low, (low.shape[-2] * factor, low.shape[-1] * factor))
+
+    def forward(self, x_t: Tensor, t: Tensor, low: Tensor) -> Tensor:
+        """The network's output at x_t (B, 3, H, W), t (B,), beside the enlarged small image (B, 3, H, W)."""
+        emb = self.time(timestep_embedding(t, self.cfg.unet.channels))
+        return self.unet(torch.cat([x_t, low], dim=1), emb)

@@ -1,0 +1,43 @@
+"""One random generator per image, so that a picture depends on its own seed and on nothing drawn beside it.
+
+Noise is drawn on the CPU in float32 whatever the device, then moved: the same seed starts from the same noise everywhere.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+
+class Rng:
+    """Generators for a batch of B images; `normal` draws row b from image b's own generator.
+
+    `device` is where the draws are delivered. A stage that needs its own stream (prior, decoder, an upsampler) takes
+    `fork(stage)`, so that adding steps to one stage never shifts the noise of the next.
+    """
+
+    def __init__(self, seeds: Sequence[int], *, device: torch.device | str = "cpu", stream: int = 0):
+        self.seeds = tuple(int(seed) for seed in seeds)
+        self.device = torch.device(device)
+        self._generators = [torch.Generator().manual_seed(_mix(seed, stream)) for seed in self.seeds]
+
+    def __len__(self) -> int:
+        return len(self.seeds)
+
+    def fork(self, stream: int) -> "Rng":
+        """The same images' generators for another stream; independent of what was drawn so far."""
+        return Rng(self.seeds, device=self.device, stream=stream)
+
+    def normal(self, shape: Sequence[int]) -> Tensor:
+        """Standard normal noise (B, *shape), float32, on `device`."""
+        rows = [torch.randn(tuple(shape), generator=generator) for generator in self._generators]
+        return torch.stack(rows).to(self.device)
+
+
+def _mix(seed: int, stream: int) -> int:
+    """splitmix64 of (seed, stream): neighbouring seeds and streams give unrelated generators."""
+    mask = (1 << 64) - 1
+    value = ((seed & mask) + 0x9E3779B97F4A7C15 * (stream + 1)) & mask
+    value = ((value ^ (value >> 30)) * 0xBF58476D1CE4E5B9) & mask
+    value = ((value ^ (value >> 27)) * 0x94D049BB133111EB) & mask
+    return (value ^ (value >> 31)) & ((1 << 63) - 1)

@@ -1,0 +1,102 @@
+"""Prompts to token ids: byte-level BPE in CLIP's manner, with CLIP's own vocabulary or a small one trained on the captions.
+
+A sequence is [start] pieces [end], padded with `pad` to the context length. Text is NFC-normalised, lower-cased and has its
+white space collapsed, as in CLIP. Bytes are the base alphabet, so that no prompt in any language is unencodable. A prompt
+that does not fit is cut before [end], and `Tokens.cut` says so.
+"""
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import NamedTuple, Self
+
+import tokenizers
+import torch
+from tokenizers import Regex, decoders, models, normalizers, pre_tokenizers, trainers
+from torch import Tensor
+
+from unclip.errors import WeightsError
+
+START, END, PAD = "<|startoftext|>", "<|endoftext|>", "<|pad|>"
+# CLIP's split (clip/simple_tokenizer.py): contractions, runs of letters, single digits, runs of anything else.
+_SPLIT = Regex(r"'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+")
+
+
+class Tokens(NamedTuple):
+    """ids (B, L) int64; mask (B, L) bool, True on [start] pieces [end]; cut (B,): did the prompt lose its tail?"""
+
+    ids: Tensor
+    mask: Tensor
+    cut: tuple[bool, ...]
+
+
+class Tokenizer:
+    """Encodes prompts to a fixed context length."""
+
+    def __init__(self, core: tokenizers.Tokenizer, context: int):
+        self._core = core
+        self.context = context
+        ids = [core.token_to_id(token) for token in (START, END)]
+        if None in ids:
+            raise WeightsError(f"the tokenizer lacks {START} or {END}: it is not one of CLIP's kind")
+        self.start, self.end = ids
+        pad = core.token_to_id(PAD)
+        self.pad = 0 if pad is None else pad  # CLIP has no pad token and pads with id 0
+
+    @classmethod
+    def train(cls, captions: Iterable[str], *, vocab: int, context: int) -> Self:
+        """A new vocabulary of at most `vocab` entries, learnt on `captions`."""
+        core = tokenizers.Tokenizer(models.BPE(end_of_word_suffix="</w>"))
+        core.normalizer = normalizers.Sequence(
+            [normalizers.NFC(), normalizers.Replace(Regex(r"\s+"), " "), normalizers.Lowercase(), normalizers.Strip()]
+        )
+        core.pre_tokenizer = pre_tokenizers.Sequence(
+            [
+                pre_tokenizers.Split(_SPLIT, behavior="removed", invert=True),
+                pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+            ]
+        )
+        core.decoder = decoders.Sequence([decoders.BPEDecoder(suffix="</w>")])
+        alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+        trainer = trainers.BpeTrainer(
+            vocab_size=vocab,
+            special_tokens=[PAD, START, END],
+            initial_alphabet=alphabet,
+            end_of_word_suffix="</w>",
+            show_progress=False,
+        )
+        core.train_from_iterator(captions, trainer)
+        return cls(core, context)
+
+    @classmethod
+    def load(cls, path: str | Path, *, context: int) -> Self:
+        """A `tokenizer.json` of the `tokenizers` library; WeightsError when it is missing or is something else."""
+        try:
+            text = Path(path).read_text(encoding="utf-8")
+            core = tokenizers.Tokenizer.from_str(text)
+        except FileNotFoundError:
+            raise WeightsError(f"no tokenizer at {path}") from None
+        except Exception as error:  # the library raises a bare Exception for every fault of the file
+            raise WeightsError(f"{path} is not a tokenizer: {error}") from None
+        return cls(core, context)
+
+    def to_json(self) -> str:
+        """What `load` reads."""
+        return self._core.to_str()
+
+    @property
+    def vocab(self) -> int:
+        return self._core.get_vocab_size()
+
+    def __call__(self, prompts: Sequence[str]) -> Tokens:
+        """Encode B prompts as (B, context)."""
+        room = self.context - 2
+        ids = torch.full((len(prompts), self.context), self.pad, dtype=torch.int64)
+        mask = torch.zeros(len(prompts), self.context, dtype=torch.bool)
+        cut = []
+        for row, encoding in enumerate(self._core.encode_batch(list(prompts), add_special_tokens=False)):
+            pieces = encoding.ids[:room]
+            cut.append(len(encoding.ids) > room)
+            sequence = [self.start, *pieces, self.end]
+            ids[row, : len(sequence)] = torch.tensor(sequence)
+            mask[row, : len(sequence)] = True
+        return Tokens(ids, mask, tuple(cut))
