@@ -4,10 +4,10 @@ Rows are rendered by two processes straight into memory-mapped files under tempo
 """
 
 import json
-import os
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from contextlib import ExitStack
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.lib.format import open_memmap
 
+from unclip import files
 from unclip.data.icons.drawings import FORMAT, SIZES, render_svg, shrink
 from unclip.data.icons.packages import STYLES, WORDS, read_package
 from unclip.data.icons.selection import Drawing, select
@@ -40,11 +41,12 @@ def prepare(out: str | Path, *, packages: str | Path | None = None, progress: Pr
     drawings, svgs, left_out = select(sets, read_package(WORDS, folder)["emoji-en-US.json"])
     try:
         out.mkdir(parents=True, exist_ok=True)
+        files.remove_leftovers(out)
         failures = _render_all(out, svgs, progress)
         header = _header(drawings, left_out, failures)
         _write_lines(out / "drawings.jsonl", ({**d.record(), "kept": d.index not in failures} for d in drawings))
         _write_lines(out / "svg.jsonl", svgs)
-        _write_text(out / "icons.json", json.dumps(header, indent=1, ensure_ascii=False) + "\n")
+        files.write_text(out / "icons.json", json.dumps(header, indent=1, ensure_ascii=False) + "\n")
     except OSError as error:
         raise DataError(f"cannot write the icons set to {out}: {error.strerror or error}") from None
     return header
@@ -64,31 +66,22 @@ def complete_header(out: Path) -> dict[str, Any] | None:
 
 def _render_all(out: Path, svgs: list[str], progress: Progress | None) -> dict[int, str]:
     """Renders every SVG into drawings-{256,128,64}.npy; returns row -> reason for those that fail (left blank)."""
-    temporary = {size: out / f"drawings-{size}.npy.{os.getpid()}.tmp" for size in SIZES}
-    for size, path in temporary.items():
-        open_memmap(path, mode="w+", dtype=np.uint8, shape=(len(svgs), size, size, 4)).flush()
-    paths = {size: str(path) for size, path in temporary.items()}
     failures: dict[int, str] = {}
-    done = 0
-    try:
+    with ExitStack() as stack:
+        paths = {size: stack.enter_context(files.replacing(out / f"drawings-{size}.npy")) for size in SIZES}
+        for size, path in paths.items():
+            open_memmap(path, mode="w+", dtype=np.uint8, shape=(len(svgs), size, size, 4)).flush()
         with ProcessPoolExecutor(WORKERS, mp_context=get_context("spawn")) as pool:
             starts = range(0, len(svgs), CHUNK)
             jobs = [pool.submit(_render_rows, paths, start, svgs[start : start + CHUNK]) for start in starts]
-            for job in as_completed(jobs):
+            for done, job in enumerate(as_completed(jobs), 1):
                 failures.update(job.result())
-                done = min(done + CHUNK, len(svgs))
                 if progress is not None:
-                    progress(done, len(svgs))
-        for size, path in temporary.items():
-            _sync(path)
-            path.replace(out / f"drawings-{size}.npy")
-    finally:
-        for path in temporary.values():
-            path.unlink(missing_ok=True)
+                    progress(min(done * CHUNK, len(svgs)), len(svgs))
     return dict(sorted(failures.items()))
 
 
-def _render_rows(paths: dict[int, str], start: int, svgs: list[str]) -> dict[int, str]:
+def _render_rows(paths: dict[int, Path], start: int, svgs: list[str]) -> dict[int, str]:
     arrays = {size: np.load(path, mmap_mode="r+") for size, path in paths.items()}
     failures = {}
     for row, svg in enumerate(svgs, start):
@@ -131,17 +124,5 @@ def _package_record() -> dict[str, dict[str, str]]:
     }
 
 
-def _write_lines(path: Path, rows: Any) -> None:
-    _write_text(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
-
-
-def _write_text(path: Path, text: str) -> None:
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    temporary.write_text(text, encoding="utf-8")
-    _sync(temporary)
-    temporary.replace(path)
-
-
-def _sync(path: Path) -> None:
-    with path.open("rb+") as file:
-        os.fsync(file.fileno())
+def _write_lines(path: Path, rows: Iterable[Any]) -> None:
+    files.write_text(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))

@@ -59,7 +59,8 @@ KEYWORD = re.compile(r"[a-z][a-z' -]{2,24}")
 class Drawing:
     """One drawing: its row in the stored arrays, what it shows, in which style, in which split.
 
-    `names`: what the thing is called, canonical first; `keywords`: words that go with it; `kept`: False where rendering failed.
+    `names`: what the thing is called, canonical first; `keywords`: words that go with it; `kept`: False where it cannot be
+    rendered.
     """
 
     index: int
