@@ -202,7 +202,7 @@ def _copies(count: int, rng: Random) -> list[Place]:
         4: [[(0.26, 0.26), (0.74, 0.26), (0.26, 0.74), (0.74, 0.74)]],
     }
     centres = rng.choice(shapes[count])
-    side = 0.94 / count if centres is row and count > 2 else 0.46
+    side = 0.88 / count if centres is row and count > 2 else 0.46
     return [Place(0, x - side / 2, y - side / 2, side) for x, y in centres]
 
 

@@ -23,6 +23,7 @@ from unclip.errors import DataError
 SCENE_STREAM = 0x5CE9E  # keeps the scenes' dice apart from the order's
 HELD_OUT_CATEGORIES = ("two_objects", "colors", "position", "color_attr")  # those that a held-out combination can make
 OTHERS = 4
+MOST_TRIES = 10_000  # one in ten is held out, so this is never reached but by a tiny set
 COLOR_WORDS = {word for name in canvas.BACKGROUNDS for word in name.split()} | {"white", "rainbow", "grey", "golden"}
 
 
@@ -61,7 +62,7 @@ class IconStream:
         self._objects: dict[str, dict[str, Drawing]] = {}
         for drawing in filter(composable, self.pool):
             self._objects.setdefault(drawing.style, {})[captions.name(drawing)] = drawing
-        self._objects = {style: by_name for style, by_name in self._objects.items() if len(by_name) > OTHERS + 2}
+        self._objects = {style: by_name for style, by_name in self._objects.items() if _enough(list(by_name))}
         self._names = {style: list(by_name) for style, by_name in self._objects.items()}
         if self.scenes and not self._names:
             raise DataError(f"{self.drawings.root} has too few drawings in the split {split!r} to compose scenes of")
@@ -124,11 +125,14 @@ class IconStream:
 
     def _draw(self, rng: Random, category: str, pick: Callable[[], str], by_name: dict[str, Drawing]) -> Scene:
         """Scenes until one belongs to the split: training ones hold nothing held out, 'scene' ones hold something."""
-        while True:
-            scene = scenes.draw(rng, category, pick, lambda name: not (set(name.split()) & COLOR_WORDS))
+        for _ in range(MOST_TRIES):
+            scene = scenes.draw(rng, category, pick, _colorable)
             held_out = _held_out(scene, [by_name[thing.name].thing for thing in scene.objects])
             if self.split not in ("train", "scene") or held_out == (self.split == "scene"):
                 return scene
+        raise DataError(
+            f"{self.drawings.root} has too few drawings: no {category} scene belongs to the split {self.split!r}"
+        )
 
     def _paint(
         self,
@@ -155,11 +159,9 @@ class IconStream:
     def _others(self, scene: Scene, style: str, rng: Random) -> list[str]:
         """Names of things that are not in the picture, for counterfactual captions."""
         there = {thing.name for thing in scene.objects}
-        if style not in self._names:
-            return [
-                name for name in map(captions.name, rng.sample(self.pool, min(OTHERS, len(self.pool)))) if name not in there
-            ]
-        return [name for name in rng.sample(self._names[style], OTHERS + 2) if name not in there][:OTHERS]
+        known = self._names.get(style) or [captions.name(drawing) for drawing in self.pool]
+        drawn = rng.sample(known, min(len(known), OTHERS + len(there)))
+        return [name for name in dict.fromkeys(drawn) if name not in there][:OTHERS]
 
     def _meta(self, scene: Scene, drawings: list[Drawing], others: list[str]) -> dict[str, Any]:
         return {
@@ -170,6 +172,16 @@ class IconStream:
             "scene": scene.record(),
             "others": others,
         }
+
+
+def _colorable(name: str) -> bool:
+    """Whether a thing may be tinted: its name says no colour yet."""
+    return not set(name.split()) & COLOR_WORDS
+
+
+def _enough(names: list[str]) -> bool:
+    """Whether scenes can be composed of things of these names: two to tint, and others to name in counterfactuals."""
+    return len(names) > OTHERS + 2 and sum(map(_colorable, names)) >= 2
 
 
 def _prefix(drawing: Drawing) -> str:
