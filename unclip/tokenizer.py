@@ -72,11 +72,17 @@ class Tokenizer:
         """A `tokenizer.json` of the `tokenizers` library; WeightsError when it is missing or is something else."""
         try:
             text = Path(path).read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise WeightsError(f"cannot read the tokenizer {path}: {error}") from None
+        return cls.from_json(text, context=context, where=str(path))
+
+    @classmethod
+    def from_json(cls, text: str, *, context: int, where: str = "tokenizer.json") -> Self:
+        """What `to_json` gave; `where` names its origin in errors."""
+        try:
             core = tokenizers.Tokenizer.from_str(text)
-        except FileNotFoundError:
-            raise WeightsError(f"no tokenizer at {path}") from None
-        except Exception as error:  # the library raises a bare Exception for every fault of the file
-            raise WeightsError(f"{path} is not a tokenizer: {error}") from None
+        except Exception as error:  # the library raises a bare Exception for every fault of the text
+            raise WeightsError(f"{where} is not a tokenizer: {error}") from None
         return cls(core, context)
 
     def to_json(self) -> str:

@@ -6,11 +6,15 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from unclip.cli import pool
+
 if TYPE_CHECKING:
     from unclip.data.source import Source
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None, no_args_is_help=True)
 AS_JSON = typer.Option(False, "--json", help="Print one JSON object.")
+app.command()(pool.pool)
+app.command()(pool.embed)
 BAR = 30  # characters of a histogram's longest bar
 
 

@@ -76,6 +76,23 @@ def _drawn(source: Source, samples: int, size: int, threads: int) -> Iterator[Sa
             yield from workers.map(lambda position: source.sample(position, size), range(start, min(start + 256, samples)))
 
 
+class Joined:
+    """Several sources one after the other, so many samples of each; then the last one goes on."""
+
+    def __init__(self, parts: Sequence[tuple[Source, int]]):
+        self._parts = parts
+
+    def __len__(self) -> int:
+        return sum(count for _, count in self._parts)
+
+    def sample(self, position: int, size: int) -> Sample:
+        for source, count in self._parts[:-1]:
+            if position < count:
+                return source.sample(position, size)
+            position -= count
+        return self._parts[-1][0].sample(position, size)
+
+
 class Pool:
     """A pool on disk, its images mapped and its captions read."""
 
@@ -130,7 +147,14 @@ class Embedded:
 
 @torch.no_grad()
 def embed(
-    pool: Pool, clip: Encoder, tokenizer: Tokenizer, *, fingerprint: str, batch: int = 256, progress: Progress | None = None
+    pool: Pool,
+    clip: Encoder,
+    tokenizer: Tokenizer,
+    *,
+    fingerprint: str,
+    device: torch.device | str = "cpu",
+    batch: int = 256,
+    progress: Progress | None = None,
 ) -> Embedded:
     """Runs `clip`, whose weights have `fingerprint`, over the pool and keeps the answers beside it."""
     captions = ["", *dict.fromkeys(caption for caption in pool.captions if caption)]
@@ -139,12 +163,13 @@ def embed(
     z, texts = [], []
     for start in range(0, len(pool), batch):
         rows = range(start, min(start + batch, len(pool)))
-        z.append(clip.encode_image(pool.tensor(rows)).float())
+        z.append(clip.encode_image(pool.tensor(rows).to(device)).float().cpu())
         if progress is not None:
             progress(rows.stop, total)
     for start in range(0, len(captions), batch):
         tokens = tokenizer(captions[start : start + batch])
-        texts.append(clip.encode_text(tokens.ids, tokens.mask))
+        text = clip.encode_text(tokens.ids.to(device), tokens.mask.to(device))
+        texts.append(text.to("cpu"))
         if progress is not None:
             progress(len(pool) + min(start + batch, len(captions)), total)
     with files.replacing_folder(pool.root / "embedded") as folder:

@@ -181,18 +181,22 @@ def fill(module: Module, state: Mapping[str, Tensor], *, where: str, dtype: torc
 
     Strict both ways: a missing, surplus or wrongly shaped tensor is a WeightsError that begins with `where` and names it.
     """
-    expected = module.state_dict()
+    check_fit(module.state_dict(), state, where=where)
+    module.load_state_dict({name: _convert(tensor, dtype) for name, tensor in state.items()}, assign=True)
+    for kind, tensors in (("parameter", module.named_parameters()), ("buffer", module.named_buffers())):
+        for name, tensor in tensors:
+            assert not tensor.is_meta, f"{where}: the {kind} {name} is not in the state dict and stayed on the meta device"
+    return module
+
+
+def check_fit(expected: Mapping[str, Tensor], state: Mapping[str, Tensor], *, where: str) -> None:
+    """WeightsError unless `state` has exactly the expected names, shapes and kinds of numbers."""
     _refuse(where, "the tensor {} is missing", expected.keys() - state.keys())
     _refuse(where, "the tensor {} has no place in this network", state.keys() - expected.keys())
     for name, place in expected.items():
         given = state[name]
         if given.shape != place.shape or given.is_floating_point() != place.is_floating_point():
             raise WeightsError(f"{where}: {name} is {_describe(given)}, the network expects {_describe(place)}")
-    module.load_state_dict({name: _convert(tensor, dtype) for name, tensor in state.items()}, assign=True)
-    for kind, tensors in (("parameter", module.named_parameters()), ("buffer", module.named_buffers())):
-        for name, tensor in tensors:
-            assert not tensor.is_meta, f"{where}: the {kind} {name} is not in the state dict and stayed on the meta device"
-    return module
 
 
 def shipped_folder() -> Path:

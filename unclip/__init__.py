@@ -1,0 +1,31 @@
+"""DALL·E 2 as open software: CLIP, the prior, the decoder, the upsamplers, and what people do with them.
+
+    import unclip
+
+    model = unclip.load("icons")
+    model.generate("a 3d render of a slice of pizza", n=4, seed=7)[0].save("pizza.png")
+
+Importing the package costs nothing: torch is loaded with the first name that needs it.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from unclip.errors import ConfigError, DataError, RequestError, UnclipError, WeightsError
+
+if TYPE_CHECKING:
+    from unclip.pipeline import Options, UnCLIP, load
+
+_LATER = {"load": "unclip.pipeline", "UnCLIP": "unclip.pipeline", "Options": "unclip.pipeline"}
+
+__all__ = ["ConfigError", "DataError", "Options", "RequestError", "UnCLIP", "UnclipError", "WeightsError", "load"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LATER:
+        raise AttributeError(f"module 'unclip' has no attribute {name!r}")
+    return getattr(importlib.import_module(_LATER[name]), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

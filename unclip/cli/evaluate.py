@@ -1,0 +1,72 @@
+"""`unclip evaluate`: a model judged by a CLIP that was trained apart."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import typer
+
+if TYPE_CHECKING:
+    from unclip.evaluate.score import Painter
+
+app = typer.Typer(add_completion=False, rich_markup_mode=None)
+
+
+@app.command()
+def evaluate(
+    bundle: str = typer.Argument(help="A shipped model's name, or the folder of a bundle."),
+    suite: str = typer.Option("icons", "--suite", help="What is asked: icons."),
+    samples: int = typer.Option(500, "--samples", min=1, help="Prompts a split."),
+    splits: str = typer.Option("", "--splits", help="Only these, with commas: train,pair,thing,scenes,scenes-held-out."),
+    data: Path = typer.Option(Path("data/icons"), "--data", help="The prepared icons set."),
+    judge: str | None = typer.Option(None, "--judge", help="The judge's bundle, by default the shipped one."),
+    seed: int = typer.Option(0, "--seed", help="Of the prompts and of the pictures."),
+    size: int = typer.Option(64, "--size", help="Side at which the model paints, px."),
+    batch: int = typer.Option(32, "--batch", min=1, help="Prompts painted at a time."),
+    resamples: int = typer.Option(1000, "--resamples", min=1, help="Of the bootstrap behind the 95 % intervals."),
+    device: str = typer.Option("auto", "--device", help="Where the judge runs."),
+    out: Path | None = typer.Option(None, "--out", "-o", help="Write report.json and a sheet for each split here."),
+    log: Path | None = typer.Option(None, "--log", help="Append the scores to this JSONL; needs --images-seen."),
+    images_seen: int | None = typer.Option(None, "--images-seen", min=0, help="How far training was, for --log."),
+    as_json: bool = typer.Option(False, "--json", help="Print one JSON object."),
+) -> None:
+    """Retrieval, counterfactual choice and distances of a model's pictures, beside what real renders score.
+
+    Example: unclip evaluate icons --suite icons --samples 500 --data data/icons --judge runs/judge/bundle --json
+    """
+    from unclip.cli.console import note, print_json, progress
+    from unclip.device import pick_device
+    from unclip.errors import RequestError
+    from unclip.evaluate import report, run
+    from unclip.evaluate.curve import append_point
+    from unclip.evaluate.judge import load_judge
+    from unclip.images import make_folder
+
+    if suite != "icons":
+        raise RequestError(f"there is no suite {suite!r}: the only one is icons")
+    if (log is None) != (images_seen is None):
+        raise RequestError("--log and --images-seen go together: give both or neither")
+    if out is not None:
+        make_folder(out)
+    settings = run.Settings(samples=samples, seed=seed, size=size, batch=batch, resamples=resamples)
+    if splits:
+        settings = settings.model_copy(update={"splits": tuple(splits.split(","))})
+    judged_by = load_judge(judge, bundle=bundle, device=pick_device(device))
+    with progress() as bars:
+        task = bars.add_task("painting", total=None)
+        result = run.evaluate(
+            bundle,
+            lambda: painter(bundle, size),
+            judged_by,
+            data,
+            settings,
+            progress=lambda done, total: bars.update(task, completed=done, total=total),
+        )
+    if out is not None:
+        for path in report.write(out, result.report, result.items, result.pictures, result.read_as):
+            note(f"wrote {path}")
+    if log is not None and images_seen is not None:
+        append_point(log, result.report, images_seen)
+    if as_json:
+        print_json(result.report)
+    else:
+        _show(result.report)

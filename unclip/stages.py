@@ -1,0 +1,133 @@
+"""One stage at a time: a network, its diffusion and its sampling settings, from noise to embeddings or pixels.
+
+The pipeline strings these together; training draws its previews with them. Dimension letters: B batch, E embedding.
+"""
+
+from collections.abc import Callable
+from typing import Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from unclip.config import Config
+from unclip.diffusion import samplers
+from unclip.diffusion.guidance import GuidanceConfig, guided
+from unclip.diffusion.process import DiffusionConfig, Prediction, interpret
+from unclip.diffusion.samplers import Predict, Sampler, Step
+from unclip.diffusion.schedule import Schedule, respace
+from unclip.models.clip import Text
+from unclip.models.decoder import Decoder
+from unclip.models.prior import Prior
+from unclip.models.upsampler import Upsampler
+from unclip.rng import Rng
+
+OnStep = Callable[[Step], None]
+Network = Callable[[Tensor, Tensor], Tensor]
+
+
+class SamplingConfig(Config):
+    """How a stage is sampled."""
+
+    sampler: Literal["ddpm", "ddim", "dpm++"] = "dpm++"
+    steps: int | str = 20
+    """A number, or what `diffusion.schedule.spacing` understands."""
+    eta: float = Field(0.0, ge=0, le=1)
+    """DDIM's noise: 0 deterministic, 1 ancestral."""
+    guidance: GuidanceConfig = GuidanceConfig()
+
+
+def sample_prior(
+    prior: Prior,
+    diffusion: DiffusionConfig,
+    sampling: SamplingConfig,
+    text: Text,
+    null: Text,
+    rng: Rng,
+    on_step: OnStep | None = None,
+) -> Tensor:
+    """Raw z (B, E) for captions of batch B; `null` is the empty caption's Text, of batch 1 or B."""
+
+    def network(z_t: Tensor, t: Tensor) -> Tensor:
+        return prior(z_t, t, _rows(text, null, len(z_t)))
+
+    noise = rng.normal((prior.cfg.embed,))
+    z = _sample(network, diffusion, sampling, noise, rng, on_step)
+    return prior.restore(z)
+
+
+def sample_decoder(
+    decoder: Decoder,
+    diffusion: DiffusionConfig,
+    sampling: SamplingConfig,
+    z: Tensor,
+    text: Text,
+    null: Text,
+    rng: Rng,
+    on_step: OnStep | None = None,
+) -> Tensor:
+    """Images (B, 3, S, S) at the decoder's side, in [-1, 1], for raw z (B, E) and captions of batch B.
+
+    The unconditional branch has neither: z is the learned null, the caption is `null`, the empty one.
+    """
+    both_z = torch.cat([z, z])
+    drop = torch.arange(2 * len(z), device=z.device) >= len(z)
+
+    def network(x_t: Tensor, t: Tensor) -> Tensor:
+        rows = len(x_t)
+        return decoder(x_t, t, both_z[:rows], _rows(text, null, rows), drop[:rows])
+
+    side = decoder.cfg.unet.image_size
+    return _sample(network, diffusion, sampling, rng.normal((3, side, side)), rng, on_step)
+
+
+def sample_upsampler(
+    upsampler: Upsampler,
+    diffusion: DiffusionConfig,
+    sampling: SamplingConfig,
+    low: Tensor,
+    rng: Rng,
+    on_step: OnStep | None = None,
+) -> Tensor:
+    """Images (B, 3, H, W) in [-1, 1], `high / low` times as large as `low` (B, 3, h, w)."""
+    condition = upsampler.enlarge(low)
+    return _sample(
+        lambda x_t, t: upsampler(x_t, t, condition), diffusion, sampling, rng.normal(condition.shape[1:]), rng, on_step
+    )
+
+
+def make_sampler(schedule: Schedule, sampling: SamplingConfig, noise: Tensor, rng: Rng, *, learned: bool = False) -> Sampler:
+    """The sampler that `sampling` names, from `noise` = x_T, over the respaced schedule."""
+    spaced = respace(schedule, sampling.steps)
+    if sampling.sampler == "ddim":
+        return samplers.ddim(spaced, noise, rng=rng, eta=sampling.eta)
+    if sampling.sampler == "ddpm":
+        return samplers.ddpm(spaced, noise, rng=rng, variance="learned" if learned else "small")
+    return samplers.dpm_solver_pp_2m(spaced, noise)
+
+
+def _sample(
+    network: Network, diffusion: DiffusionConfig, sampling: SamplingConfig, noise: Tensor, rng: Rng, on_step: OnStep | None
+) -> Tensor:
+    """`network(x, t)` is asked with a batch of B, or, guided, of 2 B: the conditional rows, then the unconditional."""
+    schedule = diffusion.noise_schedule()
+    sampler = make_sampler(schedule, sampling, noise, rng, learned=diffusion.learn_sigma)
+
+    def ask(x: Tensor, t: int) -> Prediction:
+        return interpret(diffusion, schedule, network(x, torch.full((len(x),), t, device=x.device)), x, t)
+
+    def both(x: Tensor, t: int) -> tuple[Prediction, Prediction]:
+        answer = ask(torch.cat([x, x]), t)
+        halves = [tuple(None if part is None else part.chunk(2)[i] for part in answer) for i in (0, 1)]
+        return Prediction(*halves[0]), Prediction(*halves[1])  # pyright: ignore[reportArgumentType]
+
+    predict: Predict = guided(ask, both, sampling.guidance, len(schedule))
+    with torch.no_grad():
+        return samplers.drive(sampler, predict, on_step=on_step)
+
+
+def _rows(text: Text, null: Text, rows: int) -> Text:
+    """The captions for a batch of B conditional rows, or of B conditional and then B unconditional ones."""
+    if rows == len(text.pooled):
+        return text
+    return Text(*(torch.cat([own, other.expand_as(own)]) for own, other in zip(text, null, strict=True)))

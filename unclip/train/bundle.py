@@ -1,0 +1,127 @@
+"""From runs to a bundle and back: pack the averaged weights of several runs, start a run from a bundle's weights."""
+
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from unclip.errors import ConfigError, WeightsError
+from unclip.models.clip import CLIP, CLIPConfig
+from unclip.models.decoder import Decoder
+from unclip.models.prior import Prior
+from unclip.models.upsampler import Upsampler
+from unclip.tokenizer import Tokenizer
+from unclip.train.recipe import (
+    TOKENIZER,
+    ClipRecipe,
+    DecoderRecipe,
+    PriorRecipe,
+    Recipe,
+    UpsamplerRecipe,
+    part_config,
+    read_run,
+)
+from unclip.train.state import checkpoints, load_weights
+from unclip.weights import store
+
+
+def part_name(recipe: Recipe) -> str:
+    """A part's name in a bundle: its kind, an upsampler's with the side of its output."""
+    return f"upsampler_{recipe.model.high}" if isinstance(recipe, UpsamplerRecipe) else recipe.part
+
+
+def build_module(recipe: Recipe) -> nn.Module:
+    """The recipe's network, with fresh weights."""
+    match recipe:
+        case ClipRecipe():
+            return CLIP(recipe.model)
+        case PriorRecipe():
+            return Prior(recipe.model)
+        case DecoderRecipe():
+            return Decoder(recipe.model)
+        case UpsamplerRecipe():
+            return Upsampler(recipe.model)
+
+
+def pack(runs: Sequence[str | Path], out: str | Path, *, name: str, version: str, card: str) -> Path:
+    """Writes the averaged weights of these runs' newest checkpoints as one bundle; a CLIP's run must be among them.
+
+    The provenance records, for each part, the images it has seen and the recipe it was trained with.
+    """
+    parts: dict[str, store.Part] = {}
+    provenance: dict[str, Any] = {}
+    tokenizer: str | None = None
+    for run in runs:
+        recipe = read_run(run)
+        module = build_module(recipe)
+        step = load_weights(run, module)
+        part = part_name(recipe)
+        if part in parts:
+            raise ConfigError(f"two runs for the part {part}: the second is {run}")
+        parts[part] = store.Part(recipe.part, part_config(recipe), module.state_dict())
+        provenance[part] = {
+            "steps": step,
+            "images": step * recipe.train.batch,
+            "train": recipe.train.model_dump(mode="json"),
+        }
+        if recipe.part == "clip":
+            tokenizer = (Path(run) / TOKENIZER).read_text(encoding="utf-8")
+    if tokenizer is None:
+        raise ConfigError("a bundle needs a CLIP, for its tokenizer: give its run too")
+    return store.save_bundle(
+        out, parts, name=name, version=version, tokenizer_json=tokenizer, card=card, provenance=provenance
+    )
+
+
+def initialiser(source: str, recipe: Recipe, module: nn.Module) -> Callable[[], None]:
+    """Fills `module` with the weights of a run, or of the part of that name in a bundle, when called; checked then.
+
+    Bundles hold bf16, so a run that starts from one starts close to where it was packed, not exactly there.
+    """
+    name = part_name(recipe)
+
+    def fill() -> None:
+        if checkpoints(source):
+            load_weights(source, module)
+            return
+        _, state = store.load_part(store.find_bundle(source), name)
+        own = module.state_dict()
+        store.check_fit(own, state, where=f"{source}/{name}")
+        with torch.no_grad():
+            for key, tensor in state.items():
+                own[key].copy_(tensor)
+
+    return fill
+
+
+def load_clip(source: str | Path) -> tuple[CLIP, Tokenizer, str]:
+    """The CLIP of a run or a bundle, its tokenizer, and the fingerprint of its weights, in eval mode."""
+    if checkpoints(source):
+        recipe = read_run(source)
+        if not isinstance(recipe, ClipRecipe):
+            raise WeightsError(f"{source} is a run of the {recipe.part}, not of a CLIP")
+        clip = CLIP(recipe.model)
+        load_weights(source, clip)
+        tokenizer = Tokenizer.load(Path(source) / TOKENIZER, context=recipe.model.text.context)
+    else:
+        folder = store.find_bundle(source)
+        values, state = store.load_part(folder, "clip")
+        cfg = CLIPConfig.parse(values["model"], where=f"{folder}/clip/config.json")
+        clip = store.build(lambda: CLIP(cfg), state, where=f"{folder}/clip")
+        tokenizer = Tokenizer.from_json(store.read_tokenizer(folder), context=cfg.text.context)
+    clip.eval().requires_grad_(False)
+    return clip, tokenizer, fingerprint(clip.state_dict())
+
+
+def fingerprint(state: Mapping[str, torch.Tensor]) -> str:
+    """sha256 of the weights as a bundle stores them, in bf16: the same for a run and for the bundle packed from it."""
+    digest = hashlib.sha256()
+    for name in sorted(state):
+        tensor = state[name].detach().cpu()
+        stored = tensor.to(torch.bfloat16) if tensor.is_floating_point() else tensor
+        digest.update(name.encode())
+        digest.update(stored.contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
