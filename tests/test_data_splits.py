@@ -1,4 +1,4 @@
-"""The splits never move: they are hashes of names. These numbers may not change, or trained models have seen the test set."""
+"""The splits never move: they are hashes of names. Were these numbers to change, trained models had seen the test set."""
 
 import pytest
 

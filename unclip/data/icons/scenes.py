@@ -88,12 +88,13 @@ def draw_background(rng: Random, *, plain: float, avoid: Sequence[str | None] = 
 def counterfactuals(meta: dict[str, Any]) -> list[str]:
     """Wrong captions of the same form: another count, other or swapped colours, the other order, another object.
 
-    `meta` is a sample's; needs its 'scene' and 'others' (names of things that are not in the picture).
+    `meta` is a sample's; needs its 'scene' and 'others' (names of things that are not in the picture). The true caption of
+    this form is meta['truth'], which for single drawings is plainer than the sample's caption.
     """
     scene, others = scene_of(meta["scene"]), meta["others"]
     wrong = _swaps(scene)
     for position in range(len(scene.objects)):
-        for other in others[:2]:
+        for other in others[: 4 // len(scene.objects)]:
             objects = list(scene.objects)
             objects[position] = replace(objects[position], name=other)
             wrong.append(replace(scene, objects=tuple(objects)))

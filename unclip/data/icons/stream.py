@@ -170,6 +170,7 @@ class IconStream:
             "style": drawings[0].style,
             "drawings": [drawing.key for drawing in drawings],
             "scene": scene.record(),
+            "truth": scenes.describe(scene),
             "others": others,
         }
 
