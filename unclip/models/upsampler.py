@@ -6,6 +6,7 @@ the small image (blur, BSR degradation) is in `data/degrade.py`.
 """
 
 import torch
+from pydantic import model_validator
 from torch import Tensor, nn
 
 from unclip.config import Config
@@ -18,6 +19,17 @@ class UpsamplerConfig(Config):
     unet: UNetConfig
     low: int  # the small image's side, px
     high: int  # the large image's side, px
+    residual: bool = False  # the output is added to the enlarged image: for prediction x0 only
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "UpsamplerConfig":
+        if self.high % self.low:
+            raise ValueError(f"high {self.high} is no multiple of low {self.low}")
+        if self.unet.image_size != self.high:
+            raise ValueError(f"unet.image_size is {self.unet.image_size}, but high is {self.high}")
+        if self.residual and self.unet.out_channels != 3:
+            raise ValueError(f"residual needs unet.out_channels 3, not {self.unet.out_channels}")
+        return self
 
 
 def _config(
@@ -72,4 +84,5 @@ class Upsampler(nn.Module):
     def forward(self, x_t: Tensor, t: Tensor, low: Tensor) -> Tensor:
         """The network's output at x_t (B, 3, H, W), t (B,), beside the enlarged small image (B, 3, H, W)."""
         emb = self.time(timestep_embedding(t, self.cfg.unet.channels))
-        return self.unet(torch.cat([x_t, low], dim=1), emb)
+        output = self.unet(torch.cat([x_t, low], dim=1), emb)
+        return low + output if self.cfg.residual else output
