@@ -3,6 +3,7 @@
 Every function raises OSError as the system gives it: the caller knows what was being saved, and says so.
 """
 
+import fcntl
 import os
 import shutil
 from collections.abc import Iterator
@@ -78,6 +79,14 @@ def remove_leftovers(folder: str | Path) -> None:
     for entry in Path(folder).glob(".*"):
         if entry.suffix in (".tmp", ".old"):
             shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
+
+
+@contextmanager
+def locked(path: str | Path) -> Iterator[None]:
+    """Holds the lock file `path` against other processes; BlockingIOError if one has it. A kill lets go of it too."""
+    with Path(path).open("a") as file:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
 
 
 def flush_to_disk(path: Path) -> None:

@@ -29,7 +29,14 @@ class Ema:
     @torch.no_grad()
     def update(self, n: int) -> None:
         """Takes in the weights as they are after step `n` (from 0)."""
-        torch._foreach_lerp_(self.average, self.live, 1 - self.rate(n))
+        torch._foreach_lerp_(self.average, [*self.live], 1 - self.rate(n))  # pyright: ignore[reportPrivateImportUsage]
+
+    @torch.no_grad()
+    def gap(self) -> float:
+        """How far the weights are from their average, as a share of the weights' norm."""
+        pairs = zip(self.live, self.average, strict=True)
+        distance = torch.stack([torch.dist(live, average) for live, average in pairs]).norm()
+        return float(distance / torch.stack([live.norm() for live in self.live]).norm())
 
     def reset(self) -> None:
         """Takes the weights as they are for the average, after somebody filled them."""

@@ -67,7 +67,7 @@ class GuardedUpdate:
     def __call__(self, step: int, loss: Tensor, lr: float) -> Verdict:
         """The update of step `step` at rate `lr`, from the gradients that are there."""
         gradients = {name: parameter.grad for name, parameter in self._trained.items() if parameter.grad is not None}
-        norms = torch._foreach_norm(list(gradients.values()))
+        norms = torch._foreach_norm([*gradients.values()])  # pyright: ignore[reportPrivateImportUsage]
         norm = torch.linalg.vector_norm(torch.stack(norms))
         good = torch.isfinite(norm) & torch.isfinite(loss)
         self._bad = torch.maximum(self._bad, (~good).float())

@@ -82,9 +82,9 @@ class Window:
 class Display:
     """A progress bar on a terminal, one line a tick elsewhere, both on stderr."""
 
-    def __init__(self, steps: int, step: int):
+    def __init__(self, steps: int, step: int, *, quiet: bool = False):
         self._steps = steps
-        self._console = Console(stderr=True)
+        self._console = Console(stderr=True, quiet=quiet)
         self._bar = None
         if self._console.is_terminal:
             columns = (BarColumn(), TextColumn("{task.completed:.0f}/{task.total:.0f}"), TimeRemainingColumn())

@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Generic, TypeVar
 
+import torch
+
 Job = TypeVar("Job")
 Batch = TypeVar("Batch")
 
@@ -22,7 +24,8 @@ class Prefetch(Generic[Job, Batch]):
         self._make = make
         self._jobs: Iterator[Job] = iter(jobs)
         self._ahead = max(ahead, 1)
-        self._pool = ThreadPoolExecutor(workers, thread_name_prefix="prefetch")
+        # One thread of its own each: a batch is then the same however many there are, and the network keeps its cores.
+        self._pool = ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,))
         self._pending: deque[Future[Batch]] = deque()
 
     def __enter__(self) -> "Prefetch[Job, Batch]":

@@ -61,9 +61,10 @@ def save_checkpoint(run: Path, state: TrainState, config: Mapping[str, Any], *, 
         rest = f"{held[0].name} is intact" if held else "there is no earlier one"
         advice = f"{rest}; make room and run the same command again"
         raise UnclipError(f"cannot save step {state.step} to {folder.parent}: {_reason(error)}; {advice}") from None
-    for old in checkpoints(run)[keep:]:
-        if not keep_every or _step_of(old) % keep_every:
-            remove_folder(old)
+    held = [path for path in checkpoints(run) if _step_of(path) <= state.step]  # any later one was passed over as torn
+    for path in checkpoints(run):
+        if path not in held[:keep] and not (path in held and keep_every and _step_of(path) % keep_every == 0):
+            remove_folder(path)
     return folder
 
 
