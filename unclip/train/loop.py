@@ -277,7 +277,7 @@ class Job:
 
     def _send(self, batch: Batch) -> Batch:
         """The batch on the device; pictures in the layout of the kernels."""
-        layouts = {name: self.layout if tensor.ndim == 4 else torch.preserve_format for name, tensor in batch.items()}
+        layouts = {name: self.layout if _is_picture(t) else torch.preserve_format for name, t in batch.items()}
         return {name: t.to(self.device, non_blocking=True, memory_format=layouts[name]) for name, t in batch.items()}
 
     def _stop_if_bad(self, verdict: Verdict | None) -> None:
@@ -342,6 +342,11 @@ def _on_disk(run: Path) -> Iterator[None]:
         raise UnclipError(
             f"cannot write to the run's folder {run}: {error.strerror}; its checkpoints are as they were"
         ) from None
+
+
+def _is_picture(tensor: Tensor) -> bool:
+    """Whether it is (B, C, H, W) for convolutions; bytes come as (B, H, W, C), which is that layout already."""
+    return tensor.ndim == 4 and tensor.is_floating_point()
 
 
 def _due(step: int, every: int, done: bool = False) -> bool:
