@@ -2,14 +2,15 @@
 
 Dimension letters: B batch, E embedding, L caption tokens, C text width.
 
-A causal transformer over the sequence [caption states (L), text embedding, timestep, noised z, query]; the state at the query
-predicts the un-noised z itself, not the noise. Works in a standardised space, (z - mean) / std per dimension, because diffusion
-expects unit variance (Karlo's convention; the paper scales normalised embeddings by 17.2 to the same end). The statistics
-are part of the weights, so a prior cannot be sampled in another space than it was trained in.
-For guidance, a dropped caption is the caption "": its states and its embedding; the noised z stays.
+A causal transformer over the sequence [caption states (L), text embedding, timestep, noised z, query]; the state at the
+query predicts the un-noised z itself, not the noise. Works in a standardised space, (z - mean) / std per dimension, because
+diffusion expects unit variance (Karlo's convention; the paper scales normalised embeddings by 17.2 to the same end). The
+statistics are part of the weights, so a prior cannot be sampled in another space than it was trained in. For guidance, a
+dropped caption is the caption "": its states and its embedding; the noised z stays.
 """
 
 import torch
+from pydantic import PositiveInt, model_validator
 from torch import Tensor, nn
 
 from unclip.config import Config
@@ -18,24 +19,33 @@ from unclip.models.clip import Text
 
 
 class PriorConfig(Config):
-    embed: int
-    text_embed: int
-    text_width: int
-    context: int  # L
-    width: int
-    layers: int
-    heads: int
+    embed: PositiveInt
+    text_embed: PositiveInt
+    text_width: PositiveInt
+    context: PositiveInt  # L
+    width: PositiveInt
+    layers: PositiveInt
+    heads: PositiveInt
+
+    @model_validator(mode="after")
+    def _divides(self) -> "PriorConfig":
+        if self.width % self.heads or self.width % 2:
+            raise ValueError(f"width {self.width} must be even, and {self.heads} heads must divide it")
+        return self
 
 
 SIZES = {
     "micro": PriorConfig(embed=32, text_embed=32, text_width=32, context=16, width=32, layers=2, heads=2),
-    "icons": PriorConfig(embed=256, text_embed=256, text_width=256, context=24, width=320, layers=6, heads=5),
+    "icons": PriorConfig(embed=256, text_embed=256, text_width=256, context=24, width=256, layers=6, heads=4),
     # Table 3: width 2048, 24 blocks, 32 heads, 256 tokens of context.
     "paper": PriorConfig(embed=1024, text_embed=1024, text_width=1024, context=256, width=2048, layers=24, heads=32),
 }
 
 
 class Prior(nn.Module):
+    z_mean: Tensor
+    z_std: Tensor
+
     def __init__(self, cfg: PriorConfig):
         super().__init__()
         self.cfg = cfg
