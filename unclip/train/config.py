@@ -16,6 +16,7 @@ class TrainConfig(Config):
     """How to train. Of a run that is under way, all may change but `batch` and `seed`, which say what a step is made of."""
 
     steps: int = Field(ge=0)
+    minutes: float = Field(0.0, ge=0, description="wsd: the time of one start, the cool-down in it; 0: as long as it takes")
     batch: int = Field(64, ge=1, description="samples a step")
     accumulate: int = Field(1, ge=1, description="micro batches a step, one after the other; must divide `batch`")
     seed: int = Field(0, ge=0)
@@ -52,6 +53,8 @@ class TrainConfig(Config):
     def _check(self) -> "TrainConfig":
         if self.batch % self.accumulate:
             raise ValueError(f"batch = {self.batch} must be a multiple of accumulate = {self.accumulate}")
+        if self.minutes and not (self.decay == "wsd" and self.cooldown < 1):
+            raise ValueError("minutes needs decay = wsd and a cooldown below 1: only then can the clock say when to end")
         return self
 
     def schedule(self) -> Schedule:

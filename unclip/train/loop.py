@@ -17,7 +17,7 @@ import signal
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -65,6 +65,8 @@ def train(
 ) -> Outcome:
     """Trains `objective.module` in the folder `run` up to step `cfg.steps`, from its newest checkpoint if it has one.
 
+    With `cfg.minutes` the clock may end it sooner: how many steps that is, is found out once, and logged.
+
     `recipe` is the rest of the resolved config, kept in the run's config.yaml; a run goes on only under the recipe that it
     began with. `init` fills the module's weights when the run starts at step 0 (not when it goes on). `on_step` is called
     with the number of steps done. Raises ConfigError (another batch, seed, recipe or network than the run's), WeightsError
@@ -82,8 +84,10 @@ def train(
         batches = stack.enter_context(job.prefetch())
         stack.enter_context(job.display)
         while True:
-            done = job.step >= cfg.steps
-            stopped, save = ranks.any(stop.received is not None, job.save_is_due())
+            stopped, save, cool = ranks.any(stop.received is not None, job.save_is_due(), job.cooling_is_due())
+            if cool:
+                job.cool_down(job.step - start)
+            done = job.step >= job.schedule.steps
             if job.step > start or start == 0:  # what is due at the step of a checkpoint was done before it was saved
                 if done or job.step % cfg.log_every == 0:
                     job.tick(batches)
@@ -160,7 +164,7 @@ class Job:
         self.display = Display(self.cfg.steps, self.step, quiet=not self.ranks.first)
         for line in passed:
             self.display.say(f"passed over: {line}")
-        self.tick_time = self.save_time = time.perf_counter()
+        self.tick_time = self.save_time = self.begun = time.perf_counter()
         self.tick_step = self.step
         return self.step
 
@@ -243,6 +247,21 @@ class Job:
         if figures:
             self.write("evaluate", figures=figures)
             self.display.say(f"step {self.step}  " + "  ".join(f"{name} {value:.4g}" for name, value in figures.items()))
+
+    def cooling_is_due(self) -> bool:
+        """Whether the time is up in which the rate stays high, and the end not yet known."""
+        cfg = self.cfg
+        seconds = 60 * cfg.minutes * (1 - cfg.cooldown)
+        return bool(seconds) and self.schedule.steps == cfg.steps and time.perf_counter() - self.begun > seconds
+
+    def cool_down(self, done: int) -> None:
+        """Ends the run with a cool-down that takes its share of `minutes`, as the `done` steps of this start took theirs."""
+        cfg = self.cfg
+        steps = self.step + max(1, round(done * cfg.cooldown / (1 - cfg.cooldown)))
+        if steps < cfg.steps:
+            self.schedule = replace(self.schedule, steps=steps, cooldown=1 - self.step / steps)
+            self.write("cool_down", until=steps)
+            self.display.say(f"the rate falls until step {steps:,}, the last")
 
     def save_is_due(self) -> bool:
         cfg = self.cfg
