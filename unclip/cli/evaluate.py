@@ -1,12 +1,12 @@
 """`unclip evaluate`: a model judged by a CLIP that was trained apart."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import typer
 
 if TYPE_CHECKING:
-    from unclip.evaluate.score import Painter
+    from unclip.evaluate.painters import Painter
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None)
 
@@ -20,10 +20,11 @@ def evaluate(
     data: Path = typer.Option(Path("data/icons"), "--data", help="The prepared icons set."),
     judge: str | None = typer.Option(None, "--judge", help="The judge's bundle, by default the shipped one."),
     seed: int = typer.Option(0, "--seed", help="Of the prompts and of the pictures."),
-    size: int = typer.Option(64, "--size", help="Side at which the model paints, px."),
+    size: int | None = typer.Option(None, "--size", help="Side of the pictures, px; by default the judge's or more."),
+    true_z: bool = typer.Option(False, "--true-z", help="Give the decoder the real render's z: it alone is judged."),
     batch: int = typer.Option(32, "--batch", min=1, help="Prompts painted at a time."),
     resamples: int = typer.Option(1000, "--resamples", min=1, help="Of the bootstrap behind the 95 % intervals."),
-    device: str = typer.Option("auto", "--device", help="Where the judge runs."),
+    device: str = typer.Option("auto", "--device", help="auto, cpu, cuda or mps."),
     out: Path | None = typer.Option(None, "--out", "-o", help="Write report.json and a sheet for each split here."),
     log: Path | None = typer.Option(None, "--log", help="Append the scores to this JSONL; needs --images-seen."),
     images_seen: int | None = typer.Option(None, "--images-seen", min=0, help="How far training was, for --log."),
@@ -39,6 +40,7 @@ def evaluate(
     from unclip.evaluate import report, run
     from unclip.evaluate.curve import append_point
     from unclip.evaluate.judge import load_judge
+    from unclip.evaluate.suite import SPLITS
     from unclip.images import make_folder
 
     if suite != "icons":
@@ -47,15 +49,14 @@ def evaluate(
         raise RequestError("--log and --images-seen go together: give both or neither")
     if out is not None:
         make_folder(out)
-    settings = run.Settings(samples=samples, seed=seed, size=size, batch=batch, resamples=resamples)
-    if splits:
-        settings = settings.model_copy(update={"splits": tuple(splits.split(","))})
+    asked = tuple(splits.split(",")) if splits else SPLITS
+    settings = run.Settings(samples=samples, splits=asked, seed=seed, batch=batch, resamples=resamples)
     judged_by = load_judge(judge, bundle=bundle, device=pick_device(device))
     with progress() as bars:
         task = bars.add_task("painting", total=None)
         result = run.evaluate(
-            bundle,
-            lambda: painter(bundle, size),
+            f"{bundle}, given the true z" if true_z else bundle,
+            lambda: painter(bundle, size, judged_by.size, device, true_z=true_z),
             judged_by,
             data,
             settings,
@@ -70,3 +71,26 @@ def evaluate(
         print_json(result.report)
     else:
         _show(result.report)
+
+
+def painter(bundle: str, size: int | None, seen_at: int, device: str, *, true_z: bool) -> "Painter":
+    """The model in `bundle`, as evaluations ask it, at `size` px or one that fits a judge that looks at `seen_at` px."""
+    from unclip.evaluate.painters import from_prompts, from_true_z, painting_size
+    from unclip.pipeline import load
+
+    model = load(bundle, device=device)
+    if size is None:
+        size = painting_size(model, seen_at)
+    return from_true_z(model, size) if true_z else from_prompts(model, size)
+
+
+def _show(report: dict[str, Any]) -> None:
+    from rich.console import Console
+
+    from unclip.evaluate.report import tables
+
+    console = Console()
+    if not console.is_terminal:
+        console = Console(width=160)
+    for table in tables(report):
+        console.print(table)
