@@ -1,11 +1,13 @@
 """Prompts to token ids: byte-level BPE in CLIP's manner, with CLIP's own vocabulary or a small one trained on the captions.
 
 A sequence is [start] pieces [end], padded with `pad` to the context length. Text is NFC-normalised, lower-cased and has its
-white space collapsed, as in CLIP. Bytes are the base alphabet, so that no prompt in any language is unencodable. A prompt
-that does not fit is cut before [end], and `Tokens.cut` says so.
+white space collapsed, as in CLIP. Bytes are the base alphabet, so that no prompt in any language is unencodable; the names
+of special tokens in a prompt are text like any other. A prompt that does not fit is cut before [end], and `Tokens.cut` says
+so.
 """
 
 from collections.abc import Iterable, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import NamedTuple, Self
 
@@ -14,11 +16,15 @@ import torch
 from tokenizers import Regex, decoders, models, normalizers, pre_tokenizers, trainers
 from torch import Tensor
 
-from unclip.errors import WeightsError
+from unclip.errors import RequestError, WeightsError
 
 START, END, PAD = "<|startoftext|>", "<|endoftext|>", "<|pad|>"
 # CLIP's split (clip/simple_tokenizer.py): contractions, runs of letters, single digits, runs of anything else.
 _SPLIT = Regex(r"'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+")
+# BPE writes a word's last byte as another token, "b</w>". Learning from a word for each byte that can end a character puts
+# them all into the vocabulary: ASCII, and 64 Chinese characters whose last byte counts up (321 = 5 * 64 + 1) while the
+# others vary.
+_ENDINGS = [chr(code) for code in range(128)] + [chr(0x4E00 + 321 * byte) for byte in range(64)]
 
 
 class Tokens(NamedTuple):
@@ -33,6 +39,7 @@ class Tokenizer:
     """Encodes prompts to a fixed context length."""
 
     def __init__(self, core: tokenizers.Tokenizer, context: int):
+        core.encode_special_tokens = True  # as text: only this class puts them in
         self._core = core
         self.context = context
         ids = [core.token_to_id(token) for token in (START, END)]
@@ -44,7 +51,7 @@ class Tokenizer:
 
     @classmethod
     def train(cls, captions: Iterable[str], *, vocab: int, context: int) -> Self:
-        """A new vocabulary of at most `vocab` entries, learnt on `captions`."""
+        """A new vocabulary of at most `vocab` entries, learnt on `captions`; at least 419, which spell every byte."""
         core = tokenizers.Tokenizer(models.BPE(end_of_word_suffix="</w>"))
         core.normalizer = normalizers.Sequence(
             [normalizers.NFC(), normalizers.Replace(Regex(r"\s+"), " "), normalizers.Lowercase(), normalizers.Strip()]
@@ -59,12 +66,13 @@ class Tokenizer:
         alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
         trainer = trainers.BpeTrainer(
             vocab_size=vocab,
+            min_frequency=2,
             special_tokens=[PAD, START, END],
             initial_alphabet=alphabet,
             end_of_word_suffix="</w>",
             show_progress=False,
         )
-        core.train_from_iterator(captions, trainer)
+        core.train_from_iterator(chain(captions, _ENDINGS), trainer)
         return cls(core, context)
 
     @classmethod
@@ -94,7 +102,10 @@ class Tokenizer:
         return self._core.get_vocab_size()
 
     def __call__(self, prompts: Sequence[str]) -> Tokens:
-        """Encode B prompts as (B, context)."""
+        """Encode B prompts as (B, context). RequestError for one with lone surrogates, which Python makes of stray bytes."""
+        for prompt in prompts:
+            if not prompt.isascii() and any("\ud800" <= letter <= "\udfff" for letter in prompt):
+                raise RequestError(f"the prompt {prompt!r} is not text: it holds bytes that are no utf-8")
         room = self.context - 2
         ids = torch.full((len(prompts), self.context), self.pad, dtype=torch.int64)
         mask = torch.zeros(len(prompts), self.context, dtype=torch.bool)
