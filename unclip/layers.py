@@ -39,7 +39,12 @@ def timestep_embedding(t: Tensor, width: int, *, max_period: float = 10_000.0) -
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, heads: int, *, mask: Tensor | None = None, causal: bool = False) -> Tensor:
-    """Softmax attention of q (B, T, C) over k, v (B, S, C) in `heads` heads; mask (broadcastable to B, 1, T, S), True = seen."""
+    """Softmax attention of q (B, T, C) over k, v (B, S, C) in `heads` heads.
+
+    mask: bool, broadcastable to (B, 1, T, S), True = seen; or `causal`, not both. A query that sees nothing, as in padding,
+    gets an answer that is finite and means nothing.
+    """
+    assert mask is None or not causal, "put the causal triangle into the mask"
     q_BHTD, k_BHSD, v_BHSD = (x.unflatten(-1, (heads, -1)).transpose(1, 2) for x in (q, k, v))
     if q.device.type == "cpu" and torch.is_grad_enabled() and q.shape[1] * k.shape[1] <= _EXPLICIT_UP_TO:
         out_BHTD = _attend_explicitly(q_BHTD, k_BHSD, v_BHSD, mask, causal)
@@ -57,7 +62,7 @@ def _attend_explicitly(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, cau
     if causal:
         mask = torch.ones(scores.shape[-2:], dtype=torch.bool, device=q.device).tril()
     if mask is not None:
-        scores = scores.masked_fill(~mask, float("-inf"))
+        scores = scores.masked_fill(~mask, torch.finfo(scores.dtype).min)  # -inf would make NaN of a row that sees nothing
     return scores.softmax(dim=-1).to(v.dtype) @ v
 
 
@@ -104,17 +109,18 @@ class Block(nn.Module):
 
 
 class Transformer(nn.Module):
-    """A stack of blocks, initialised as CLIP and GPT-2 are: N(0, width^-1/2), residual outputs smaller by sqrt(2 * layers)."""
+    """A stack of blocks, initialised as CLIP and GPT-2: N(0, width^-1/2), residual outputs smaller by sqrt(2 * layers)."""
 
     def __init__(self, width: int, layers: int, heads: int, *, mlp_ratio: float = 4.0, act: Activation = "gelu"):
         super().__init__()
-        self.blocks = nn.ModuleList(Block(width, heads, mlp_ratio=mlp_ratio, act=act) for _ in range(layers))
+        blocks = [Block(width, heads, mlp_ratio=mlp_ratio, act=act) for _ in range(layers)]
+        self.blocks = nn.ModuleList(blocks)
         std = width**-0.5
         for module in self.modules():
             if isinstance(module, nn.Linear):
                 nn.init.normal_(module.weight, std=std)
                 nn.init.zeros_(module.bias)
-        for block in self.blocks:
+        for block in blocks:
             for residual in (block.attention.out, block.mlp.down):
                 nn.init.normal_(residual.weight, std=std * (2 * layers) ** -0.5)
 

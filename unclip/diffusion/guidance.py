@@ -27,15 +27,15 @@ PredictBoth = Callable[[Tensor, int], tuple[Prediction, Prediction]]
 class GuidanceConfig(Config):
     """How answers are guided and kept in range."""
 
-    scale: float = Field(1.0, ge=0)
+    scale: float = Field(default=1.0, ge=0)
     interval: tuple[float, float] = (0.0, 1.0)
     """Guided while low <= t / (T - 1) <= high, 0 the clean end (2404.07724); `interval_of_sigmas` converts the paper's."""
-    rescale: float = Field(0.0, ge=0, le=1)
+    rescale: float = Field(default=0.0, ge=0, le=1)
     """phi of 2305.08891 section 3.4; 0 is off, the paper takes 0.7."""
     threshold: Literal["none", "static", "dynamic"] = "static"
     """For pixels; embeddings take none, or static with their own bound."""
-    percentile: float = Field(0.995, gt=0, le=1)
-    bound: float = Field(1.0, gt=0)
+    percentile: float = Field(default=0.995, gt=0, le=1)
+    bound: float = Field(default=1.0, gt=0)
     """Largest magnitude of data; 1 for pixels."""
 
     @model_validator(mode="after")

@@ -32,12 +32,12 @@ class DiffusionConfig(Config):
     """How a network is diffused: the noise schedule, what the network predicts, how its loss is weighted."""
 
     schedule: schedules.Name = "cosine"
-    timesteps: int = Field(1000, ge=1)
+    timesteps: int = Field(default=1000, ge=1)
     prediction: PredictionType = "eps"
     learn_sigma: bool = False
     """The network has twice the channels and the loss gains the variational term."""
     weighting: Literal["simple", "min_snr"] = "simple"
-    min_snr_gamma: float = Field(5.0, gt=0)
+    min_snr_gamma: float = Field(default=5.0, gt=0)
 
     def noise_schedule(self) -> Schedule:
         return schedules.make(self.schedule, self.timesteps)

@@ -6,8 +6,8 @@ Dimension letters: B batch, P patches, L tokens of context, C width, E embedding
   normed and projected without bias, is z.
 - Text: a causal transformer; the state at the first [end] token, normed and projected, is the text embedding; all normed
   states are kept for the prior and the decoder (unCLIP, section 2).
-- Loss: the symmetric softmax of section 2.3 or the pairwise sigmoid of SigLIP (2303.15343). FLIP's patch dropout (2212.00794)
-  keeps a random subset of the patches while training.
+- Loss: the symmetric softmax of section 2.3 or the pairwise sigmoid of SigLIP (2303.15343). FLIP's patch dropout
+  (2212.00794) keeps a random subset of the patches while training.
 
 Differs from the paper: sizes of our own beside its ViTs; ResNets are not built. unCLIP trained its CLIP with SAM; we do not.
 """
@@ -17,7 +17,7 @@ from typing import Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
-from pydantic import model_validator
+from pydantic import Field, PositiveInt, model_validator
 from torch import Tensor, nn
 
 from unclip.config import Config
@@ -27,12 +27,12 @@ Triple = tuple[float, float, float]
 
 
 class VisionConfig(Config):
-    image_size: int
-    patch: int
-    width: int
-    layers: int
-    heads: int
-    patch_dropout: float = 0.0
+    image_size: PositiveInt
+    patch: PositiveInt
+    width: PositiveInt
+    layers: PositiveInt
+    heads: PositiveInt
+    patch_dropout: float = Field(default=0.0, ge=0, lt=1)
 
     @model_validator(mode="after")
     def _divides(self) -> "VisionConfig":
@@ -44,20 +44,26 @@ class VisionConfig(Config):
 
 
 class TextConfig(Config):
-    context: int
-    vocab: int
-    width: int
-    layers: int
-    heads: int
+    context: int = Field(ge=3)  # [start], one piece, [end]
+    vocab: PositiveInt
+    width: PositiveInt
+    layers: PositiveInt
+    heads: PositiveInt
+
+    @model_validator(mode="after")
+    def _divides(self) -> "TextConfig":
+        if self.width % self.heads:
+            raise ValueError(f"{self.heads} heads do not divide width {self.width}")
+        return self
 
 
 class CLIPConfig(Config):
-    embed: int
+    embed: PositiveInt
     vision: VisionConfig
     text: TextConfig
     act: Activation = "gelu"
     loss: Literal["softmax", "sigmoid"] = "softmax"
-    end_token: int = 2
+    end_token: int = 2  # of the tokenizers that we train; 49407 in CLIP's own
     mean: Triple = (0.5, 0.5, 0.5)  # of pixels in [0, 1]; these defaults make the normalisation the identity on [-1, 1]
     std: Triple = (0.5, 0.5, 0.5)
 
@@ -69,7 +75,7 @@ SIZES = {
     "micro": CLIPConfig(
         embed=32,
         vision=VisionConfig(image_size=32, patch=8, width=32, layers=2, heads=2),
-        text=TextConfig(context=16, vocab=320, width=32, layers=2, heads=2),
+        text=TextConfig(context=16, vocab=512, width=32, layers=2, heads=2),
     ),
     "icons": CLIPConfig(
         embed=256,
@@ -81,7 +87,6 @@ SIZES = {
         embed=1024,
         vision=VisionConfig(image_size=256, patch=16, width=1280, layers=32, heads=16),
         text=TextConfig(context=77, vocab=49408, width=1024, layers=24, heads=16),
-        end_token=49407,
         mean=OPENAI_MEAN,
         std=OPENAI_STD,
     ),
@@ -89,7 +94,7 @@ SIZES = {
 
 
 class Text(NamedTuple):
-    """What the text encoder gives: pooled (B, E), states (B, L, C) after the last norm, mask (B, L) bool, True on real tokens."""
+    """What the text encoder gives: pooled (B, E), states (B, L, C) after the last norm, mask (B, L) bool, True on tokens."""
 
     pooled: Tensor
     states: Tensor

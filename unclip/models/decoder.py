@@ -1,17 +1,17 @@
-"""unCLIP's decoder (2204.06125, section 2.1): a diffusion U-Net that paints an image from its CLIP embedding z and a caption.
+"""unCLIP's decoder (2204.06125, section 2.1): a diffusion U-Net that paints an image from its CLIP embedding and a caption.
 
 Dimension letters: B batch, E embedding, L caption tokens, C text width, K image tokens (4).
 
 - z is projected and added to the timestep embedding, and projected to K tokens that stand before the caption's tokens; the
   U-Net's attention sees both.
-- Classifier-free guidance is trained by dropping z in 10 % and the caption in 50 % of the samples, independently. A dropped z
-  becomes a learned embedding; a dropped caption is the caption "", so the network needs no second null.
-- The caption comes from CLIP's own text encoder, frozen (Karlo's way), which is precomputed once; or from a transformer of the
-  decoder's own (`text`, the paper's way), whose last token's state is added to the timestep embedding too.
+- Classifier-free guidance is trained by dropping z in 10 % and the caption in 50 % of the samples, independently. A dropped
+  z becomes a learned embedding; a dropped caption is the caption "", so the network needs no second null.
+- The caption comes from CLIP's own text encoder, frozen (Karlo's way), which is precomputed once; or from a transformer of
+  the decoder's own (`text`, the paper's way), whose last token's state is added to the timestep embedding too.
 """
 
 import torch
-from pydantic import model_validator
+from pydantic import PositiveInt, model_validator
 from torch import Tensor, nn
 
 from unclip.config import Config
@@ -22,10 +22,10 @@ from unclip.models.unet import UNet, UNetConfig
 
 class DecoderConfig(Config):
     unet: UNetConfig
-    embed: int  # E, of z
-    text_width: int  # C, of the caption's states
-    text_embed: int  # of the caption's pooled embedding
-    image_tokens: int = 4
+    embed: PositiveInt  # E, of z
+    text_width: PositiveInt  # C, of the caption's states
+    text_embed: PositiveInt  # of the caption's pooled embedding
+    image_tokens: PositiveInt = 4
     text: TextConfig | None = None  # a text transformer of the decoder's own; None: CLIP's states are handed in
 
     @model_validator(mode="after")
@@ -88,6 +88,7 @@ class Decoder(nn.Module):
         super().__init__()
         self.cfg = cfg
         width, context = cfg.unet.embed_width, cfg.unet.context_width
+        assert context is not None  # the config has seen to it
         self.time = nn.Sequential(nn.Linear(cfg.unet.channels, width), nn.SiLU(), nn.Linear(width, width))
         self.z_to_time = nn.Linear(cfg.embed, width)
         self.text_to_time = nn.Linear(cfg.text_embed, width)

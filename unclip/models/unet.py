@@ -8,17 +8,17 @@ Dimension letters: B batch, C channels, H W pixels, T = H*W positions, S context
   values (GLIDE, 2112.10741, section 4). Scores are over [context; self].
 - Written in channels_last: an attention layer's (B, T, C) is then a view of the same memory.
 
-Beyond ADM, for small models and for upsamplers, each off by default: `fold` moves f x f pixels into channels before the first
-convolution and back after the last; `depth` may differ by level (Imagen's Efficient U-Net, 2205.11487, B.1, puts blocks where
-pixels are few); `norm = "layer"` normalises over channels at each position, several times cheaper on a CPU than groups;
-`attention_mlp` follows each attention by an MLP.
+Beyond ADM, for small models and for upsamplers, each off by default: `fold` moves f x f pixels into channels before the
+first convolution and back after the last; `depth` may differ by level (Imagen's Efficient U-Net, 2205.11487, B.1, puts
+blocks where pixels are few); `norm = "layer"` normalises over channels at each position, several times cheaper on a CPU than
+groups; `attention_mlp` follows each attention by an MLP.
 """
 
 from typing import Literal
 
 import torch
 import torch.nn.functional as F
-from pydantic import model_validator
+from pydantic import Field, PositiveInt, model_validator
 from torch import Tensor, nn
 
 from unclip.config import Config
@@ -26,17 +26,17 @@ from unclip.layers import Mlp, attend, zero_
 
 
 class UNetConfig(Config):
-    image_size: int
-    channels: int
-    mult: tuple[float, ...]
-    depth: int | tuple[int, ...] = 3
+    image_size: PositiveInt
+    channels: PositiveInt
+    mult: tuple[float, ...] = Field(min_length=1)
+    depth: PositiveInt | tuple[PositiveInt, ...] = 3
     attention: tuple[int, ...] = ()  # sides, in pixels of the unfolded image, at which there is attention
-    head_channels: int = 64
-    dropout: float = 0.0
-    in_channels: int = 3
-    out_channels: int = 3
-    context_width: int | None = None
-    fold: int = 1
+    head_channels: PositiveInt = 64
+    dropout: float = Field(default=0.0, ge=0, lt=1)
+    in_channels: PositiveInt = 3
+    out_channels: PositiveInt = 3
+    context_width: PositiveInt | None = None
+    fold: PositiveInt = 1
     norm: Literal["group", "layer"] = "group"
     scale_shift: bool = True  # False: the embedding is added instead, as in Karlo's upsamplers
     attention_mlp: bool = False
@@ -54,6 +54,12 @@ class UNetConfig(Config):
         stray = set(self.attention) - {side * self.fold for side in sides}
         if stray:
             raise ValueError(f"attention at {sorted(stray)} px, but the levels are at {[s * self.fold for s in sides]} px")
+        attending = [width for width, side in zip(self.widths, sides, strict=True) if side * self.fold in self.attention]
+        for width in [*attending, *self.widths[-1:] * self.middle_attention]:
+            if width % self.heads(width):
+                raise ValueError(
+                    f"{self.heads(width)} heads of about {self.head_channels} channels do not divide width {width}"
+                )
         return self
 
     @property
@@ -68,6 +74,10 @@ class UNetConfig(Config):
     @property
     def depths(self) -> tuple[int, ...]:
         return (self.depth,) * len(self.mult) if isinstance(self.depth, int) else self.depth
+
+    def heads(self, width: int) -> int:
+        """How many attention heads a level of this width has."""
+        return max(1, width // self.head_channels)
 
     @property
     def embed_width(self) -> int:
@@ -90,8 +100,11 @@ class ChannelNorm(nn.LayerNorm):
     """Layer norm over the channels at each position of (B, C, H, W)."""
 
     def forward(self, x: Tensor) -> Tensor:
+        weight, bias = self.weight, self.bias
+        if x.device.type != "cpu":  # only the CPU's kernel takes weights of another type; all of them compute in fp32
+            weight, bias = weight.to(x.dtype), bias.to(x.dtype)
         with torch.autocast(x.device.type, enabled=False):
-            out = F.layer_norm(x.permute(0, 2, 3, 1), self.normalized_shape, self.weight, self.bias, self.eps)
+            out = F.layer_norm(x.permute(0, 2, 3, 1), self.normalized_shape, weight, bias, self.eps)
         return out.permute(0, 3, 1, 2)
 
 
@@ -135,7 +148,7 @@ class AttentionBlock(nn.Module):
 
     def __init__(self, cfg: UNetConfig, channels: int):
         super().__init__()
-        self.heads = max(1, channels // cfg.head_channels)
+        self.heads = cfg.heads(channels)
         self.norm = norm_layer(cfg.norm, channels)
         self.qkv = nn.Linear(channels, 3 * channels)
         self.context_kv = nn.Linear(cfg.context_width, 2 * channels) if cfg.context_width else None
