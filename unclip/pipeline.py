@@ -3,18 +3,21 @@
 An `UnCLIP` holds the parts of a bundle and the steps between them; what people do with them is in `tasks`. Dimension
 letters: B batch, E embedding, K candidates.
 
-Every image draws from generators of its own, one stream per stage, so its noise depends on its seed alone. In exact mode (the
-default on a CPU) images also go through the networks one by one, because the order in which a matrix product adds up depends on
-the batch: then the same seed gives the same bytes, whatever is asked for beside it. Otherwise batches differ by less than 2/255.
+Every image draws from generators of its own, one stream per stage, so its noise depends on its seed alone. In exact mode
+(the default on a CPU) images also go through the networks one by one, because the order in which a matrix product adds up
+depends on the batch: then the same seed gives the same bytes, whatever is asked for beside it. Otherwise batches differ by
+less than 2/255.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 import torch
 from PIL import Image
+from pydantic import Field
 from torch import Tensor, nn
 
 from unclip.config import Config
@@ -28,7 +31,7 @@ from unclip.models.decoder import Decoder, DecoderConfig
 from unclip.models.prior import Prior, PriorConfig
 from unclip.models.upsampler import Upsampler, UpsamplerConfig
 from unclip.rng import Rng
-from unclip.stages import OnStep, SamplingConfig, sample_decoder, sample_prior, sample_upsampler
+from unclip.stages import OnStep, SamplerName, SamplingConfig, sample_decoder, sample_prior, sample_upsampler
 from unclip.tokenizer import Tokenizer
 from unclip.weights import store
 
@@ -54,11 +57,11 @@ class Options(Config):
     """What a caller may change of a bundle's sampling settings; None keeps the bundle's."""
 
     steps: int | str | None = None
-    guidance: float | None = None
+    guidance: float | None = Field(default=None, ge=0)
     prior_steps: int | str | None = None
-    prior_guidance: float | None = None
+    prior_guidance: float | None = Field(default=None, ge=0)
     upsampler_steps: int | str | None = None
-    sampler: str | None = None
+    sampler: SamplerName | None = None
 
     def decoder(self, sampling: SamplingConfig) -> SamplingConfig:
         return _changed(sampling, self.steps, self.guidance, self.sampler)
@@ -68,6 +71,9 @@ class Options(Config):
 
     def upsampler(self, sampling: SamplingConfig) -> SamplingConfig:
         return _changed(sampling, self.upsampler_steps, None, None)
+
+
+AS_SAVED = Options()
 
 
 class UnCLIP:
@@ -90,7 +96,7 @@ class UnCLIP:
         self.tokenizer = tokenizer
         self.prior = prior
         self.decoder = decoder
-        self.upsamplers = sorted(upsamplers, key=lambda stage: stage.module.cfg.high)
+        self.upsamplers = _chain(name, decoder.module.cfg.unet.image_size, upsamplers)
         self.device = device
         self.precision: Precision = precision
 
@@ -119,11 +125,11 @@ class UnCLIP:
         text: Text,
         rng: Rng,
         *,
-        options: Options = Options(),
+        options: Options = AS_SAVED,
         candidates: int = CANDIDATES,
         on_step: OnStep | None = None,
     ) -> Tensor:
-        """The prior's z (B, E): of `candidates` samples a caption, the one with the largest dot product with the caption's z."""
+        """The prior's z (B, E): of `candidates` samples a caption, the one whose dot product with `pooled` is largest."""
         sampling = options.prior(self.prior.sampling)
         null = self.encode_text([""])
         best, best_score = None, None
@@ -142,7 +148,7 @@ class UnCLIP:
         return best
 
     def decode(
-        self, z: Tensor, rng: Rng, *, text: Text | None = None, options: Options = Options(), on_step: OnStep | None = None
+        self, z: Tensor, rng: Rng, *, text: Text | None = None, options: Options = AS_SAVED, on_step: OnStep | None = None
     ) -> Tensor:
         """Small images (B, 3, S, S) for z (B, E); without `text` the caption is the empty one."""
         null = self.encode_text([""])
@@ -154,12 +160,12 @@ class UnCLIP:
             )
 
     def upsample(
-        self, x: Tensor, size: int, rng: Rng, *, options: Options = Options(), progress: Progress | None = None
+        self, x: Tensor, size: int, rng: Rng, *, options: Options = AS_SAVED, progress: Progress | None = None
     ) -> Tensor:
-        """Images (B, 3, size, size) from the decoder's (B, 3, S, S), by as many upsamplers as it takes."""
+        """Images (B, 3, size, size) from the decoder's (B, 3, S, S); `size` is one of `sizes`."""
         for index, stage in enumerate(self.upsamplers):
-            if stage.module.cfg.low != x.shape[-1] or x.shape[-1] >= size:
-                continue
+            if stage.module.cfg.high > size:
+                break
             on_step = _named(progress, f"to {stage.module.cfg.high} px")
             sampling = options.upsampler(stage.sampling)
             with self._running():
@@ -173,7 +179,7 @@ class UnCLIP:
         n: int = 1,
         seed: int | Sequence[int] = 0,
         size: int | None = None,
-        options: Options = Options(),
+        options: Options = AS_SAVED,
         candidates: int = CANDIDATES,
         exact: bool | None = None,
         progress: Progress | None = None,
@@ -182,15 +188,13 @@ class UnCLIP:
 
         Image i of a prompt has seed `seed + i`; a sequence gives the seed of each prompt's first image. `size` is one of
         `sizes`, the largest up to 256 px by default. `exact`: one image at a time, see the module; None: on a CPU.
-        Raises RequestError for n < 1, a size that cannot be made, or as many seeds as there are not prompts.
+        Raises RequestError for no prompt or one that is no text, n < 1, a size that cannot be made, or as many seeds as
+        there are not prompts.
         """
         prompts = [prompts] if isinstance(prompts, str) else list(prompts)
-        size = self._check_size(size)
         seeds = [seed] * len(prompts) if isinstance(seed, int) else list(seed)
-        if n < 1 or candidates < 1:
-            raise RequestError(f"n = {n} and candidates = {candidates}: expected at least 1 each")
-        if len(seeds) != len(prompts):
-            raise RequestError(f"{len(seeds)} seeds for {len(prompts)} prompts: give one seed, or one for each prompt")
+        _check_request(prompts, seeds, n, candidates)
+        size = self._check_size(size)
         jobs = [(prompt, first + i) for prompt, first in zip(prompts, seeds, strict=True) for i in range(n)]
         exact = self.device.type == "cpu" if exact is None else exact
         batches = [[job] for job in jobs] if exact else [jobs]
@@ -227,23 +231,11 @@ class UnCLIP:
             raise RequestError(f"{self.name} cannot make {size} px: it makes {', '.join(map(str, self.sizes))}")
         return size
 
-    def _running(self) -> "_Running":
-        return _Running(self.device, self.precision)
-
-
-class _Running:
-    """No gradients, and the device's autocast."""
-
-    def __init__(self, device: torch.device, precision: Precision):
-        self._contexts = (torch.inference_mode(), autocast(device, precision))
-
-    def __enter__(self) -> None:
-        for context in self._contexts:
-            context.__enter__()
-
-    def __exit__(self, *exception: object) -> None:
-        for context in reversed(self._contexts):
-            context.__exit__(*exception)  # pyright: ignore[reportArgumentType]
+    @contextmanager
+    def _running(self) -> Iterator[None]:
+        """No gradients, and the device's autocast."""
+        with torch.inference_mode(), autocast(self.device, self.precision):
+            yield
 
 
 def load(model: str | Path = "icons", *, device: str = "auto", precision: Precision = "auto") -> UnCLIP:
@@ -260,34 +252,97 @@ def load(model: str | Path = "icons", *, device: str = "auto", precision: Precis
             f"{folder} lacks {', '.join(sorted(missing))}: it cannot paint; it has {', '.join(manifest.parts)}"
         )
 
-    def part(name: str, make: Callable[[Any], nn.Module], config: type[Config]) -> Any:
-        values, state = store.load_part(folder, name)
-        cfg = config.parse(values["model"], where=f"{folder}/{name}/config.json")
-        module = store.build(lambda: make(cfg), state, where=f"{folder}/{name}").to(where, memory_format=torch.channels_last)
-        module.eval().requires_grad_(False)
-        if "diffusion" not in values:
-            return module
-        return Stage(module, DiffusionConfig.parse(values["diffusion"]), SamplingConfig.parse(values["sampling"]))
-
-    clip = part("clip", CLIP, CLIPConfig)
+    parts = {name: _load_part(folder, name, entry.kind, where) for name, entry in manifest.parts.items()}
+    clip = parts["clip"]
     tokenizer = Tokenizer.from_json(store.read_tokenizer(folder), context=clip.cfg.text.context)
-    upsamplers = [
-        part(name, Upsampler, UpsamplerConfig) for name, entry in manifest.parts.items() if entry.kind == "upsampler"
-    ]
-    return UnCLIP(
+    painter = UnCLIP(
         manifest.name,
         clip,
         tokenizer,
-        part("prior", Prior, PriorConfig),
-        part("decoder", Decoder, DecoderConfig),
-        upsamplers,
+        parts["prior"],
+        parts["decoder"],
+        [parts[name] for name, entry in manifest.parts.items() if entry.kind == "upsampler"],
         device=where,
         precision=precision,
     )
+    _check_parts(painter, folder)
+    return painter
+
+
+_NETWORKS: dict[str, tuple[Callable[[Any], nn.Module], type[Config]]] = {
+    "clip": (CLIP, CLIPConfig),
+    "prior": (Prior, PriorConfig),
+    "decoder": (Decoder, DecoderConfig),
+    "upsampler": (Upsampler, UpsamplerConfig),
+}
+
+
+def _load_part(folder: Path, name: str, kind: str, device: torch.device) -> Any:
+    """The CLIP, or the Stage of a diffusion network, that a bundle holds under `name`."""
+    where = f"{folder}/{name}/config.json"
+    if kind not in _NETWORKS:
+        raise WeightsError(f"{folder}: the part {name} is of the unknown kind {kind!r}, expected {', '.join(_NETWORKS)}")
+    make, config = _NETWORKS[kind]
+    values, state = store.load_part(folder, name)
+
+    def section(key: str, config: type[Config]) -> Any:
+        if key not in values:
+            raise WeightsError(f"{where}: the key {key} is missing")
+        return config.parse(values[key], where=f"{where}: {key}")
+
+    cfg = section("model", config)
+    module = store.build(lambda: make(cfg), state, where=f"{folder}/{name}")
+    module.to(device).to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]  # nn.Module.to's fourth form
+    module.eval().requires_grad_(False)
+    if kind == "clip":
+        return module
+    return Stage(module, section("diffusion", DiffusionConfig), section("sampling", SamplingConfig))
+
+
+def _check_parts(model: UnCLIP, folder: Path) -> None:
+    """WeightsError unless the parts speak of the same embeddings, captions and tokens."""
+    clip, prior, decoder = model.clip.cfg, model.prior.module.cfg, model.decoder.module.cfg
+    pairs = [
+        ("prior.embed", prior.embed, "clip.embed", clip.embed),
+        ("prior.text_embed", prior.text_embed, "clip.embed", clip.embed),
+        ("prior.text_width", prior.text_width, "clip.text.width", clip.text.width),
+        ("decoder.embed", decoder.embed, "clip.embed", clip.embed),
+        ("decoder.text_embed", decoder.text_embed, "clip.embed", clip.embed),
+        ("decoder.text_width", decoder.text_width, "clip.text.width", clip.text.width),
+        ("clip.end_token", clip.end_token, "the tokenizer's", model.tokenizer.end),
+    ]
+    for name, given, other, expected in pairs:
+        if given != expected:
+            raise WeightsError(f"{folder}: {name} is {given}, but {other} is {expected}: the parts are of different models")
+    if prior.context < clip.text.context:
+        raise WeightsError(
+            f"{folder}: prior.context is {prior.context}, too short for clip.text.context {clip.text.context}"
+        )
+
+
+def _chain(name: str, side: int, upsamplers: Sequence[Stage[Upsampler]]) -> list[Stage[Upsampler]]:
+    """The upsamplers in the order they are run in, from the decoder's `side` up; WeightsError where one does not join."""
+    ordered = sorted(upsamplers, key=lambda stage: stage.module.cfg.high)
+    for stage in ordered:
+        if stage.module.cfg.low != side:
+            raise WeightsError(
+                f"{name}: an upsampler takes {stage.module.cfg.low} px, but what is before it makes {side} px"
+            )
+        side = stage.module.cfg.high
+    return ordered
+
+
+def _check_request(prompts: Sequence[str], seeds: Sequence[int], n: int, candidates: int) -> None:
+    if not prompts:
+        raise RequestError("no prompt: give at least one, which may be empty")
+    if n < 1 or candidates < 1:
+        raise RequestError(f"n = {n} and candidates = {candidates}: expected at least 1 each")
+    if len(seeds) != len(prompts):
+        raise RequestError(f"{len(seeds)} seeds for {len(prompts)} prompts: give one seed, or one for each prompt")
 
 
 def _changed(
-    sampling: SamplingConfig, steps: int | str | None, guidance: float | None, sampler: str | None
+    sampling: SamplingConfig, steps: int | str | None, guidance: float | None, sampler: SamplerName | None
 ) -> SamplingConfig:
     values = sampling.model_dump()
     if steps is not None:

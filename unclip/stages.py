@@ -24,15 +24,16 @@ from unclip.rng import Rng
 
 OnStep = Callable[[Step], None]
 Network = Callable[[Tensor, Tensor], Tensor]
+SamplerName = Literal["ddpm", "ddim", "dpm++"]
 
 
 class SamplingConfig(Config):
     """How a stage is sampled."""
 
-    sampler: Literal["ddpm", "ddim", "dpm++"] = "dpm++"
+    sampler: SamplerName = "dpm++"
     steps: int | str = 20
     """A number, or what `diffusion.schedule.spacing` understands."""
-    eta: float = Field(0.0, ge=0, le=1)
+    eta: float = Field(default=0.0, ge=0, le=1)
     """DDIM's noise: 0 deterministic, 1 ancestral."""
     guidance: GuidanceConfig = GuidanceConfig()
 
