@@ -100,9 +100,12 @@ class Pool:
         self.root = Path(root)
         header = _header(self.root / "pool.json", "a pool: make one with `unclip data pool`")
         self.size: int = header["size"]
-        self.images: np.ndarray = np.load(self.root / "images.npy", mmap_mode="r")
-        with open(self.root / "samples.jsonl", encoding="utf-8") as lines:
-            self.samples: list[dict[str, Any]] = [json.loads(line) for line in lines]
+        try:
+            self.images: np.ndarray = np.load(self.root / "images.npy", mmap_mode="r")
+            with open(self.root / "samples.jsonl", encoding="utf-8") as lines:
+                self.samples: list[dict[str, Any]] = [json.loads(line) for line in lines]
+        except (OSError, ValueError) as error:
+            raise DataError(f"{self.root} is torn: {error}; remove it and make it anew") from None
         if len(self.samples) != header["count"] or len(self.images) != header["count"]:
             raise DataError(f"{self.root} is torn: it says {header['count']} samples and holds {len(self.samples)}")
 
@@ -134,11 +137,13 @@ class Embedded:
                 f"{pool.root} was embedded by another CLIP ({header['clip'][:12]}, not {clip[:12]}): embed it again"
             )
         self.clip: str = header["clip"]
-        self.z = torch.from_numpy(np.load(folder / "z.npy"))
-        self.caption = torch.from_numpy(np.load(folder / "caption.npy")).long()
-        self.pooled = torch.from_numpy(np.load(folder / "pooled.npy"))
-        self.states = torch.from_numpy(np.load(folder / "states.npy"))
-        self.mask = torch.from_numpy(np.load(folder / "mask.npy"))
+        names = ("z", "caption", "pooled", "states", "mask")
+        try:
+            arrays = [torch.from_numpy(np.load(folder / f"{name}.npy")) for name in names]
+        except (OSError, ValueError) as error:
+            raise DataError(f"{folder} is torn: {error}; run `unclip data embed` again") from None
+        self.z, caption, self.pooled, self.states, self.mask = arrays
+        self.caption = caption.long()
 
     def text(self, rows: Tensor) -> Text:
         """The text encoder's answer for caption rows (B,), float32."""

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BeforeValidator
+from pydantic import BeforeValidator, model_validator
 
 from unclip import files
 from unclip.config import Config, apply_overrides, read_yaml
@@ -35,7 +35,7 @@ def _of_size(sizes: Mapping[str, Config]) -> BeforeValidator:
         name = value if isinstance(value, str) else value.get("size") if isinstance(value, dict) else None
         if name is None:
             return value
-        if name not in sizes:
+        if not isinstance(name, str) or name not in sizes:
             raise ValueError(f"unknown size {name!r}, expected one of {', '.join(sizes)}")
         changes = {} if isinstance(value, str) else {key: part for key, part in value.items() if key != "size"}
         return _merge(sizes[name].model_dump(), changes)
@@ -65,6 +65,13 @@ class PriorRecipe(Config):
     sampling: SamplingConfig
     data: PriorData
     train: TrainConfig
+
+    @model_validator(mode="after")
+    def _keeps_range(self) -> "PriorRecipe":
+        guidance = self.sampling.guidance
+        if guidance.threshold != "none" and guidance.bound <= 1:
+            raise ValueError("sampling.guidance clips to [-1, 1], as pixels need: z needs threshold none, or a larger bound")
+        return self
 
 
 class DecoderRecipe(Config):
@@ -105,7 +112,7 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
 
 def parse_recipe(values: dict[str, Any], *, where: str) -> Recipe:
     part = values.get("part")
-    if part not in RECIPES:
+    if not isinstance(part, str) or part not in RECIPES:
         raise ConfigError(f"{where}: part = {part!r}: expected one of {', '.join(RECIPES)}")
     return RECIPES[part].parse(values, where=where)
 
@@ -119,15 +126,17 @@ def _sized(values: dict[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
 
 def make_objective(recipe: Recipe, run: Path) -> Objective:
     """The training task of a recipe; a CLIP's tokenizer is learnt on its captions once and kept in the run."""
-    if isinstance(recipe, ClipRecipe):
-        tokenizer = _tokenizer(recipe, run)
-        model = recipe.model.model_copy(update={"end_token": tokenizer.end})
-        return ClipObjective(model, recipe.data, tokenizer)
-    if isinstance(recipe, PriorRecipe):
-        return PriorObjective(recipe.model, recipe.diffusion, recipe.data)
-    if isinstance(recipe, DecoderRecipe):
-        return DecoderObjective(recipe.model, recipe.diffusion, recipe.data)
-    return UpsamplerObjective(recipe.model, recipe.diffusion, recipe.data)
+    objective: Any  # each wants a module of its own kind, which the protocol cannot say
+    match recipe:
+        case ClipRecipe():
+            objective = ClipObjective(recipe.model, recipe.data, _tokenizer(recipe, run))
+        case PriorRecipe():
+            objective = PriorObjective(recipe.model, recipe.diffusion, recipe.data)
+        case DecoderRecipe():
+            objective = DecoderObjective(recipe.model, recipe.diffusion, recipe.data)
+        case UpsamplerRecipe():
+            objective = UpsamplerObjective(recipe.model, recipe.diffusion, recipe.data)
+    return objective
 
 
 def part_config(recipe: Recipe) -> dict[str, Any]:

@@ -37,6 +37,8 @@ class ClipObjective:
             )
         if tokenizer.vocab > model.text.vocab:
             raise ConfigError(f"the tokenizer has {tokenizer.vocab} entries, but model.text.vocab is {model.text.vocab}")
+        if tokenizer.end != model.end_token:
+            raise ConfigError(f"the tokenizer ends a caption with {tokenizer.end}, but model.end_token is {model.end_token}")
         self.tokenizer = tokenizer
         self.module = CLIP(model)
         self.order = Order(len(self.pool), data.seed)

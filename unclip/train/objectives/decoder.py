@@ -1,4 +1,4 @@
-"""Training the decoder (2204.06125, section 2.1): paint a pool's pictures from their z and captions, both dropped at times."""
+"""Training the decoder (2204.06125, section 2.1): paint a pool's pictures from z and caption, each dropped at times."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -28,8 +28,8 @@ class DecoderData(Config):
     valid: Path | None = None
     clip: str | None = None  # the fingerprint that both pools must have been embedded with
     seed: int = 0
-    drop_z: float = Field(0.1, ge=0, le=1)
-    drop_text: float = Field(0.5, ge=0, le=1)
+    drop_z: float = Field(default=0.1, ge=0, le=1)
+    drop_text: float = Field(default=0.5, ge=0, le=1)
 
 
 class DecoderObjective:
@@ -38,6 +38,12 @@ class DecoderObjective:
     def __init__(self, model: DecoderConfig, diffusion: DiffusionConfig, data: DecoderData):
         self.pool, self.embedded = _open(data.pool, data.clip, model)
         self.valid = None if data.valid is None else _open(data.valid, self.embedded.clip, model)
+        channels = 3 * (1 + diffusion.learn_sigma)
+        if model.unet.out_channels != channels:
+            raise ConfigError(
+                f"model.unet.out_channels is {model.unet.out_channels}, but diffusion.learn_sigma = {diffusion.learn_sigma} "
+                f"needs {channels}"
+            )
         self.data = data
         self.side = model.unet.image_size
         self.diffusion = diffusion

@@ -1,4 +1,4 @@
-"""Training the diffusion prior (2204.06125, section 2.2): predict the un-noised z from a caption, dropped 10 % of the time."""
+"""Training the diffusion prior (2204.06125, section 2.2): predict the clean z from a caption, dropped 10 % of the time."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -25,7 +25,7 @@ class PriorData(Config):
     valid: Path | None = None
     clip: str | None = None  # the fingerprint that both pools must have been embedded with
     seed: int = 0
-    drop_text: float = Field(0.1, ge=0, le=1)
+    drop_text: float = Field(default=0.1, ge=0, le=1)
 
 
 class PriorObjective:
@@ -39,6 +39,10 @@ class PriorObjective:
         expected = (model.embed, model.text_embed, model.text_width)
         if given != expected:
             raise ConfigError(f"{data.pool} holds z, text and states of widths {given}, but the prior's are {expected}")
+        if self.embedded.states.shape[1] > model.context:
+            raise ConfigError(f"{data.pool} holds captions of {self.embedded.states.shape[1]} tokens, model.context is less")
+        if diffusion.learn_sigma:
+            raise ConfigError("diffusion.learn_sigma: the prior has no outputs for a variance")
         self.data = data
         self.diffusion = diffusion
         self.schedule = diffusion.noise_schedule()
