@@ -22,6 +22,7 @@ FLOORS = [
     {"errors", "files", "rng", "device", "config", "tokenizer", "images", "layers"},
     {"models", "diffusion"},
     {"weights", "data"},
+    {"stages"},
     {"pipeline"},
     {"tasks", "search"},
     {"server", "train", "evaluate"},

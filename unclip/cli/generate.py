@@ -1,8 +1,14 @@
 """`unclip generate`: pictures from prompts."""
 
+import time
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import typer
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None)
 
@@ -32,66 +38,71 @@ def generate(
 
     Example: unclip generate "a slice of pizza" -n 4 --seed 7 --size 256 -o out/
     """
-    import time
-
     from unclip.cli.console import note, print_json
-    from unclip.cli.progress import StageProgress
     from unclip.errors import RequestError
-    from unclip.images import grid, make_folder, save_png
+    from unclip.images import make_folder
 
-    prompts = [*(prompts or []), *(read_prompts(prompt_file) if prompt_file else [])]
-    if not prompts:
-        raise RequestError('no prompt: give one in quotes, as in unclip generate "a slice of pizza", or --prompt-file')
+    prompts = gather(prompts, prompt_file)
     if n < 1:
         raise RequestError(f"-n {n}: expected at least 1")
     folder = make_folder(out)
+    changes = {
+        "steps": steps,
+        "guidance": guidance,
+        "prior_steps": prior_steps,
+        "prior_guidance": prior_guidance,
+        "upsampler_steps": upsampler_steps,
+        "sampler": sampler,
+    }
     began = time.perf_counter()
 
+    from unclip.cli.progress import StageProgress
     from unclip.pipeline import Options, load
 
-    options = Options.parse(
-        {
-            "steps": steps,
-            "guidance": guidance,
-            "prior_steps": prior_steps,
-            "prior_guidance": prior_guidance,
-            "upsampler_steps": upsampler_steps,
-            "sampler": sampler,
-        },
-        where="options",
-    )
+    options = Options.parse(changes, where="options")
     painter = load(model, device=device)
-    seconds = {"load": time.perf_counter() - began}
+    loading = time.perf_counter() - began
     for prompt in painter.cut(prompts):
         note(f"the model reads only the beginning of this prompt: {prompt}")
+    exact = False if batched else None
     with StageProgress() as progress:
         images = painter.generate(
-            prompts,
-            n=n,
-            seed=seed,
-            size=size,
-            options=options,
-            candidates=candidates,
-            exact=False if batched else None,
-            progress=progress,
+            prompts, n=n, seed=seed, size=size, options=options, candidates=candidates, exact=exact, progress=progress
         )
-    paths = []
-    for index, image in enumerate(images):
-        settings = image.info["unclip"]
-        path = folder / f"{index:03d}-{slug(settings['prompt'])}-{settings['seed']}.png"
-        save_png(image, path, settings)
-        paths.append(path)
-    if sheet:
-        path = folder / "grid.png"
-        captions = [f"{image.info['unclip']['prompt']} · seed {image.info['unclip']['seed']}" for image in images]
-        save_png(grid(images, min(len(images), n if n > 1 else 4), captions), path)
-        paths.append(path)
+    written = write(images, folder, columns=(n if n > 1 else 4) if sheet else 0)
     if as_json:
-        seconds |= progress.seconds
-        settings = [image.info["unclip"] for image in images]
-        print_json({"paths": [str(path) for path in paths], "images": settings, "seconds": seconds})
+        print_json({**written, "seconds": {"load": loading, **progress.seconds}})
     else:
-        print("\n".join(map(str, paths)))
+        print("\n".join([*written["paths"], *([written["grid"]] if sheet else [])]))
+
+
+def write(images: "Sequence[Image]", folder: Path, *, columns: int) -> dict[str, Any]:
+    """Writes each image as a PNG with its settings, and a contact sheet if `columns` is not 0; says what is where."""
+    from unclip.images import grid, save_png
+
+    settings = [image.info["unclip"] for image in images]
+    paths = [folder / f"{i:03d}-{slug(made['prompt'])}-{made['seed']}.png" for i, made in enumerate(settings)]
+    for image, path, made in zip(images, paths, settings, strict=True):
+        save_png(image, path, made)
+    sheet = folder / "grid.png"
+    if columns:
+        save_png(grid(images, columns, [f"{made['prompt']} · seed {made['seed']}" for made in settings]), sheet)
+    return {
+        "paths": [str(path) for path in paths],
+        "grid": str(sheet) if columns else None,
+        "seeds": [made["seed"] for made in settings],
+        "settings": settings,
+    }
+
+
+def gather(given: list[str] | None, path: Path | None) -> list[str]:
+    """The prompts of the command line, then those of a file, one a line; RequestError when there is none."""
+    from unclip.errors import RequestError
+
+    prompts = [*(given or []), *(read_prompts(path) if path else [])]
+    if not prompts:
+        raise RequestError('no prompt: give one in quotes, as in unclip generate "a slice of pizza", or --prompt-file')
+    return prompts
 
 
 def read_prompts(path: Path) -> list[str]:
@@ -99,7 +110,7 @@ def read_prompts(path: Path) -> list[str]:
     from unclip.errors import RequestError
 
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
     except OSError as error:
         raise RequestError(f"cannot read the prompts in {path}: {error.strerror}") from None
     except UnicodeDecodeError:

@@ -1,5 +1,6 @@
-"""`unclip models`: which bundles there are, and what one holds."""
+"""`unclip models`: which bundles there are, what one holds, how large networks are; and making a bundle of runs."""
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
@@ -13,7 +14,7 @@ AS_JSON = typer.Option(False, "--json", help="Print one JSON object.")
 
 @app.callback()
 def models() -> None:
-    """List the models there are and look into one."""
+    """List the models there are, look into one, make one."""
 
 
 @app.command("list")
@@ -59,6 +60,54 @@ def show(
     print(columns([("part", "kind", "parameters", "size"), *rows]))
     for key, value in manifest.provenance.items():
         print(f"{key}: {value}")
+
+
+@app.command()
+def sizes(as_json: bool = AS_JSON) -> None:
+    """How many parameters each network has at each size, beside the paper's own.
+
+    Example: unclip models sizes
+    """
+    from unclip.cli.console import columns, print_json
+    from unclip.models.sizes import EXPLAINED, SIZES, table
+
+    rows = table()
+    if as_json:
+        print_json({"sizes": [row._asdict() | {"deviation": row.deviation} for row in rows]})
+        return
+    lines: list[tuple[str, ...]] = [("part", *SIZES, "in the paper", "")]
+    for row in rows:
+        counts = (f"{row.parameters[size]:,}" if size in row.parameters else "-" for size in SIZES)
+        beside = ("-", "") if row.paper is None else (f"{row.paper:,.0f}", f"{row.deviation:+.0%}")
+        lines.append((row.part, *counts, *beside))
+    print(columns(lines))
+    for part, reason in EXPLAINED.items():
+        print(f"{part}: {reason}")
+
+
+@app.command()
+def pack(
+    out: Path = typer.Argument(help="The bundle's folder; a bundle that stands there is replaced."),
+    runs: list[Path] = typer.Option(..., "--run", help="A training run; give one for each part, a CLIP's among them."),
+    card: Path = typer.Option(..., "--card", help="The model card, a Markdown file."),
+    name: str = typer.Option(None, "--name", help="The model's name; the folder's if not given."),
+    version: str = typer.Option("1", "--version", help="The model's version."),
+) -> None:
+    """Make a bundle of the averaged weights of finished or unfinished runs.
+
+    Example: unclip models pack icons --run runs/clip --run runs/prior --run runs/decoder --card card.md
+    """
+    from unclip.errors import RequestError
+    from unclip.train import bundle
+    from unclip.weights.store import read_manifest
+
+    try:
+        text = card.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise RequestError(f"cannot read the model card {card}: {error}") from None
+    bundle.pack(runs, out, name=name or out.resolve().name, version=version, card=text)
+    manifest = read_manifest(out)
+    print(f"{manifest.name} {manifest.version}, {_megabytes(manifest.size)}, {', '.join(manifest.parts)}, in {out}")
 
 
 def _summary(manifest: "Manifest") -> dict[str, Any]:
