@@ -1,18 +1,18 @@
 """What training does to an upsampler's small image, so that the upsampler forgives what a decoder gives it.
 
-Only the condition is degraded and only in training (2106.15282, section 4.2: "conditioning augmentation"); targets stay clean and
-sampling leaves the small image as it is. unCLIP blurs it for the first upsampler and applies "a more diverse BSR degradation"
-to the second (2204.06125, section 2.1).
+Only the condition is degraded and only in training ("conditioning augmentation", 2106.15282); targets stay clean, and
+sampling leaves the small image as it is. unCLIP blurs it for the first upsampler and applies "a more diverse BSR
+degradation" to the second (2204.06125, section 2.1).
 
-- `blur`: a 3 x 3 Gaussian, as SR3 (2104.07636); half of the examples and sigma from 0.4 to 0.6 as CDM (2106.15282). unCLIP says
-  sigma 0.6 and not how often.
-- `bsr`: blur, resize, sensor noise and JPEG in random order (BSRGAN, 2103.14006, section 3), in the ranges of latent diffusion's
-  lighter variant (2112.10752, appendix G.6). It differs in three ways. BSRGAN goes from the large image to the small one and
-  shrinks on the way; here the image is small already, so its resize goes down a little and back. Its camera pipeline, measured on
-  photographs, is shot noise here. Each step happens with a probability, so that some examples stay almost clean.
+- `blur`: a 3 x 3 Gaussian, as SR3 (2104.07636); half of the examples and sigma from 0.4 to 0.6, as CDM (2106.15282). unCLIP
+  says sigma 0.6 and not how often.
+- `bsr`: blur, resize, sensor noise and JPEG in random order (BSRGAN, 2103.14006, section 3), about as far as latent
+  diffusion's lighter variant goes (2112.10752). It differs in three ways. BSRGAN goes from the large image to the small one
+  and shrinks on the way; here the image is small already, so its resize goes down a little and back. Its camera pipeline,
+  measured on photographs, is shot noise here. Each step happens with a probability, so that some examples stay almost clean.
 
-Images are (B, 3, h, w) in [-1, 1], float32. All dice are rolled at once from the generator, a row of them for each image: what
-happens to one image does not depend on the others beside it.
+Images are (B, 3, h, w) in [-1, 1], float32. All dice are rolled at once from the generator, a row of them for each image:
+what happens to one image does not depend on the others beside it.
 """
 
 import io
@@ -43,7 +43,7 @@ Step = Callable[[Tensor, Dice, Tensor, float], Tensor]
 def blur(
     x: Tensor, generator: torch.Generator, *, probability: float = 0.5, sigma: tuple[float, float] = (0.4, 0.6)
 ) -> Tensor:
-    """Each image, with this probability, blurred by a 3 x 3 Gaussian of its own sigma, uniform between the two, in pixels."""
+    """Each image, with this probability, blurred by a 3 x 3 Gaussian; sigma, in pixels, is uniform between the two."""
     dice = torch.rand(len(x), 2, generator=generator, device=x.device)
     width = sigma[0] + (sigma[1] - sigma[0]) * dice[:, 0]
     blurred = _filter(x, gaussian_kernels(width, width, torch.zeros_like(width), side=3))
@@ -116,7 +116,7 @@ STEPS: tuple[Step, ...] = (_blur, _blur, _resize, _noise, _shot_noise, _jpeg)
 
 
 def gaussian_kernels(wide: Tensor, narrow: Tensor, angle: Tensor, *, side: int) -> Tensor:
-    """Gaussian kernels (B, side, side) that sum to one: sigma `wide` along `angle` (radians) and `narrow` across it, all (B,)."""
+    """Gaussians (B, side, side) that sum to one: sigma `wide` along `angle` (radians), `narrow` across it, each (B,)."""
     axis = torch.arange(side, dtype=wide.dtype, device=wide.device) - (side - 1) / 2
     y, x = axis[:, None], axis[None, :]
     cos, sin = angle.cos()[:, None, None], angle.sin()[:, None, None]

@@ -1,11 +1,11 @@
 """Training an upsampler: crops of a pool, made small and degraded, and the diffusion loss beside them.
 
-unCLIP trains on crops of a quarter of the side and applies the network at full size (2204.06125, section 2.1). A crop is shrunk by
-itself: at its border the filter sees less of the picture than it does at full size, where a picture's own border is the only one.
-Of two crops of a picture the busier one is taken, since an empty corner teaches nothing.
+unCLIP trains on crops of a quarter of the side and applies the network at full size (2204.06125, section 2.1). A crop is
+shrunk by itself: at its border the filter sees less of the picture than it would at full size. Of two crops of a picture the
+busier one is taken, since an empty corner teaches nothing.
 
-Sampling with few steps is what the figures are about. The first step answers from pure noise, hence is the best guess in mean
-squared error; every further step trades PSNR for texture.
+The figures are of samples in few steps. The first step answers from pure noise, hence is close to the best guess in mean
+squared error; further steps settle what that guess leaves blurred.
 """
 
 from collections.abc import Sequence
@@ -16,27 +16,25 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from PIL import Image
-from pydantic import Field
 from torch import Tensor
 
 from unclip.config import Config
 from unclip.data import degrade
 from unclip.data.order import Order, mix
 from unclip.data.pool import Pool
-from unclip.diffusion.guidance import GuidanceConfig, clip
-from unclip.diffusion.process import DiffusionConfig, Prediction, interpret, q_sample, training_losses
-from unclip.diffusion.samplers import ddim, drive
-from unclip.diffusion.schedule import respace
+from unclip.diffusion.process import DiffusionConfig, interpret, q_sample, training_losses
 from unclip.errors import ConfigError
 from unclip.images import grid, resize, to_images
 from unclip.models.upsampler import Upsampler, UpsamplerConfig
 from unclip.rng import Rng
+from unclip.stages import SamplingConfig, sample_upsampler
 
 CROP_STREAM = 0xC409  # keeps the crops' dice apart from the order's
 EVALUATED = 32  # pictures of the validation pool
 SHOWN = 6  # pictures in the preview
 SHOWN_SIDE = 512  # of the preview's pictures at most: their middle
 AT_ONCE = 4  # pictures sampled together
+SAMPLING = SamplingConfig(sampler="ddim", steps=4, eta=0.0)
 
 
 class UpsamplerData(Config):
@@ -45,19 +43,20 @@ class UpsamplerData(Config):
     seed: int = 0
     crop: int | None = None  # side of the training crops; a quarter of the high side if none is given
     corruption: Literal["none", "blur", "bsr"] = "blur"
-    steps: int = Field(4, ge=1)  # of the samples that are measured and shown
 
 
 class UpsamplerObjective:
-    """Trains an upsampler of `model`'s shape, diffused as `diffusion` says, on crops of `data.pool`."""
+    """Trains an upsampler of `model`'s shape on crops of `data.pool`; `sampling` is for its figures and previews."""
 
-    def __init__(self, model: UpsamplerConfig, diffusion: DiffusionConfig, data: UpsamplerData):
+    def __init__(
+        self, model: UpsamplerConfig, diffusion: DiffusionConfig, data: UpsamplerData, sampling: SamplingConfig = SAMPLING
+    ):
         self.factor = model.high // model.low
         self.crop = model.high // 4 if data.crop is None else data.crop
         self.pool = _pool(data.pool, model.high)
         self.valid = None if data.valid is None else _pool(data.valid, model.high)
         _check(model, diffusion, self.crop)
-        self.diffusion, self.data = diffusion, data
+        self.diffusion, self.data, self.sampling = diffusion, data, sampling
         self.schedule = diffusion.noise_schedule()
         self.module = Upsampler(model)
         self.order = Order(len(self.pool), data.seed)
@@ -99,7 +98,7 @@ class UpsamplerObjective:
         return degrade.bsr(low, generator) if self.data.corruption == "bsr" else low
 
     def evaluate(self, module: Upsampler) -> dict[str, float]:
-        """On held-out pictures: PSNR of ours and of the bicubic enlargement (dB), the gain between them, and both's sharpness.
+        """On held-out pictures: PSNR of ours and of the bicubic enlargement in dB, the difference, both's sharpness.
 
         Sharpness is the energy of the Laplacian over that of the true picture: 1 = as sharp as the truth.
         """
@@ -110,7 +109,7 @@ class UpsamplerObjective:
             rows = range(start, min(start + AT_ONCE, len(self.valid)))
             truth = self.valid.tensor(rows).to(next(module.parameters()).device)
             low = resize(truth, module.cfg.low)
-            ours, bicubic = self.sample(module, low, rows), module.enlarge(low)
+            ours, bicubic = self._enlarge(module, low, rows), module.enlarge(low)
             columns = [
                 psnr(ours, truth),
                 psnr(bicubic, truth),
@@ -141,27 +140,18 @@ class UpsamplerObjective:
             low = resize(truth, side // self.factor)
             pixels = F.interpolate(low, size=(side, side), mode="nearest")
             low = low.to(next(module.parameters()).device)
-            ours = self.sample(module, low, [row])
+            ours = self._enlarge(module, low, [row])
             pictures += [to_images(x)[0] for x in (pixels, module.enlarge(low), ours, truth)]
             captions += [
                 f"{side // self.factor} px: {self.valid.captions[row]}",
                 "bicubic",
-                f"{self.data.steps} steps",
+                f"{self.sampling.steps} steps",
                 "truth",
             ]
         return grid(pictures, 4, captions)
 
-    def sample(self, module: Upsampler, low: Tensor, seeds: Sequence[int]) -> Tensor:
-        """The small images (B, 3, h, w) enlarged by `module` with deterministic DDIM from the seeds' noise."""
-        enlarged = module.enlarge(low)
-
-        def predict(x: Tensor, t: int) -> Prediction:
-            output = module(x, torch.full((len(x),), t, device=x.device), enlarged)
-            return clip(interpret(self.diffusion, self.schedule, output, x, t), GuidanceConfig())
-
-        rng = Rng(seeds, device=low.device)
-        noise = rng.normal(enlarged.shape[1:])
-        return drive(ddim(respace(self.schedule, self.data.steps), noise, rng=rng), predict)
+    def _enlarge(self, module: Upsampler, low: Tensor, seeds: Sequence[int]) -> Tensor:
+        return sample_upsampler(module, self.diffusion, self.sampling, low, Rng(seeds, device=low.device))
 
 
 def psnr(x: Tensor, truth: Tensor) -> Tensor:
