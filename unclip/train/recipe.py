@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+import torch
 import yaml
 from pydantic import BeforeValidator, model_validator
 
@@ -126,6 +127,7 @@ def _sized(values: dict[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
 
 def make_objective(recipe: Recipe, run: Path) -> Objective:
     """The training task of a recipe; a CLIP's tokenizer is learnt on its captions once and kept in the run."""
+    torch.manual_seed(recipe.train.seed)  # the weights that a run begins with
     objective: Any  # each wants a module of its own kind, which the protocol cannot say
     match recipe:
         case ClipRecipe():
