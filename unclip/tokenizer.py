@@ -6,8 +6,8 @@ of special tokens in a prompt are text like any other. A prompt that does not fi
 so.
 """
 
+import json
 from collections.abc import Iterable, Sequence
-from itertools import chain
 from pathlib import Path
 from typing import NamedTuple, Self
 
@@ -21,10 +21,8 @@ from unclip.errors import RequestError, WeightsError
 START, END, PAD = "<|startoftext|>", "<|endoftext|>", "<|pad|>"
 # CLIP's split (clip/simple_tokenizer.py): contractions, runs of letters, single digits, runs of anything else.
 _SPLIT = Regex(r"'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+")
-# BPE writes a word's last byte as another token, "b</w>". Learning from a word for each byte that can end a character puts
-# them all into the vocabulary: ASCII, and 64 Chinese characters whose last byte counts up (321 = 5 * 64 + 1) while the
-# others vary.
-_ENDINGS = [chr(code) for code in range(128)] + [chr(0x4E00 + 321 * byte) for byte in range(64)]
+_END_OF_WORD = "</w>"
+_PRIVATE = 0xE000  # of Unicode's private use area
 
 
 class Tokens(NamedTuple):
@@ -51,8 +49,11 @@ class Tokenizer:
 
     @classmethod
     def train(cls, captions: Iterable[str], *, vocab: int, context: int) -> Self:
-        """A new vocabulary of at most `vocab` entries, learnt on `captions`; at least 419, which spell every byte."""
-        core = tokenizers.Tokenizer(models.BPE(end_of_word_suffix="</w>"))
+        """A new vocabulary of at most `vocab` entries, learnt on `captions`: the same captions, the same vocabulary.
+
+        As in CLIP, every byte is an entry, and another where it ends a word: with three special tokens at least 515 entries.
+        """
+        core = tokenizers.Tokenizer(models.BPE())
         core.normalizer = normalizers.Sequence(
             [normalizers.NFC(), normalizers.Replace(Regex(r"\s+"), " "), normalizers.Lowercase(), normalizers.Strip()]
         )
@@ -62,17 +63,9 @@ class Tokenizer:
                 pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
             ]
         )
-        core.decoder = decoders.Sequence([decoders.BPEDecoder(suffix="</w>")])
-        alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-        trainer = trainers.BpeTrainer(
-            vocab_size=vocab,
-            min_frequency=2,
-            special_tokens=[PAD, START, END],
-            initial_alphabet=alphabet,
-            end_of_word_suffix="</w>",
-            show_progress=False,
-        )
-        core.train_from_iterator(chain(captions, _ENDINGS), trainer)
+        core.decoder = decoders.Sequence([decoders.BPEDecoder(suffix=_END_OF_WORD)])
+        core.model = _learn(core, captions, vocab)
+        core.add_special_tokens([PAD, START, END])
         return cls(core, context)
 
     @classmethod
@@ -117,3 +110,32 @@ class Tokenizer:
             ids[row, : len(sequence)] = torch.tensor(sequence)
             mask[row, : len(sequence)] = True
         return Tokens(ids, mask, tuple(cut))
+
+
+def _learn(core: tokenizers.Tokenizer, captions: Iterable[str], vocab: int) -> models.BPE:
+    """A vocabulary for `core`, learnt on captions that it has normalised and split into words of one letter a byte.
+
+    The library's trainer numbers the letters that end words in the order of a randomly seeded hash map, and leaves out those
+    it did not meet. Each is handed to it as a letter of its own, from the private use area, and gets its suffix afterwards.
+    """
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab,
+        min_frequency=2,
+        special_tokens=[PAD, START, END],
+        initial_alphabet=[*alphabet, *(chr(_PRIVATE + ord(letter)) for letter in alphabet)],
+        show_progress=False,
+    )
+    bare = tokenizers.Tokenizer(models.BPE())
+    bare.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    bare.train_from_iterator((_with_private_endings(core, caption) for caption in captions), trainer)
+    learnt = json.loads(bare.to_str())["model"]
+    suffixed = {_PRIVATE + ord(letter): letter + _END_OF_WORD for letter in alphabet}
+    entries = {token.translate(suffixed): index for token, index in learnt["vocab"].items()}
+    merges = [(left.translate(suffixed), right.translate(suffixed)) for left, right in learnt["merges"]]
+    return models.BPE(vocab=entries, merges=merges, end_of_word_suffix=_END_OF_WORD)
+
+
+def _with_private_endings(core: tokenizers.Tokenizer, caption: str) -> str:
+    words = core.pre_tokenizer.pre_tokenize_str(core.normalizer.normalize_str(caption))
+    return " ".join(word[:-1] + chr(_PRIVATE + ord(word[-1])) for word, _ in words)

@@ -75,7 +75,7 @@ SIZES = {
     "micro": CLIPConfig(
         embed=32,
         vision=VisionConfig(image_size=32, patch=8, width=32, layers=2, heads=2),
-        text=TextConfig(context=16, vocab=512, width=32, layers=2, heads=2),
+        text=TextConfig(context=16, vocab=640, width=32, layers=2, heads=2),
     ),
     "icons": CLIPConfig(
         embed=256,
