@@ -181,7 +181,8 @@ def embed(
         np.save(folder / "z.npy", torch.cat(z).numpy())
         np.save(folder / "caption.npy", np.array([row[caption] for caption in pool.captions], dtype=np.int32))
         np.save(folder / "pooled.npy", torch.cat([text.pooled.float() for text in texts]).numpy())
-        np.save(folder / "states.npy", torch.cat([text.states.half() for text in texts]).numpy())
+        # numpy, because a CPU's autocast refuses to concatenate halves
+        np.save(folder / "states.npy", np.concatenate([text.states.half().numpy() for text in texts]))
         np.save(folder / "mask.npy", torch.cat([text.mask for text in texts]).numpy())
         (folder / "embedded.json").write_text(json.dumps({"clip": fingerprint, "captions": len(captions)}))
     return Embedded(pool, clip=fingerprint)
