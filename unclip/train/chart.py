@@ -52,8 +52,8 @@ def _thin(points: Points) -> list[tuple[float, float]]:
 
 
 def _smooth(points: Points) -> list[tuple[float, float]]:
-    """An exponential running mean over about a thirtieth of the points, without the pull of its start."""
-    keep = 1 - 1 / max(len(points) / 30, 1)
+    """An exponential running mean over about a sixtieth of the points, without the pull of its start."""
+    keep = 1 - 1 / max(len(points) / 60, 1)
     total = weight = 0.0
     result = []
     for x, y in points:

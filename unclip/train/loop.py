@@ -79,16 +79,16 @@ def train(
         if ranks.first:
             stack.enter_context(_claimed(run))
         job = Job(objective, cfg, run, dict(recipe or {}), ranks)
-        start = job.begin(init, resume=resume)
+        resumed = job.begin(init, resume=resume)
         stop = stack.enter_context(StopSignals())
         batches = stack.enter_context(job.prefetch())
         stack.enter_context(job.display)
         while True:
             stopped, save, cool = ranks.any(stop.received is not None, job.save_is_due(), job.cooling_is_due())
             if cool:
-                job.cool_down(job.step - start)
+                job.cool_down()
             done = job.step >= job.schedule.steps
-            if job.step > start or start == 0:  # what is due at the step of a checkpoint was done before it was saved
+            if job.step != resumed:  # what is due at a checkpoint's step was done before it was saved
                 if done or job.step % cfg.log_every == 0:
                     job.tick(batches)
                 if _due(job.step, cfg.preview_every, done):
@@ -139,8 +139,8 @@ class Job:
     def step(self) -> int:
         return self.state.step
 
-    def begin(self, init: Callable[[], None] | None, *, resume: bool) -> int:
-        """Takes up the newest checkpoint, or starts at 0; returns the step."""
+    def begin(self, init: Callable[[], None] | None, *, resume: bool) -> int | None:
+        """Takes up the newest checkpoint and returns its step; None: there is none, the run is new."""
         held = checkpoints(self.run)
         if held and not resume:
             raise ConfigError(f"{self.run} already holds a run, at {held[0].name}: resume it, or name another folder")
@@ -165,8 +165,8 @@ class Job:
         for line in passed:
             self.display.say(f"passed over: {line}")
         self.tick_time = self.save_time = self.begun = time.perf_counter()
-        self.tick_step = self.step
-        return self.step
+        self.tick_step = self.first_step = self.step
+        return None if before is None else self.step
 
     def prefetch(self) -> Prefetch[tuple[int, int], Batch]:
         """This rank's micro batches from here to the last step."""
@@ -254,10 +254,10 @@ class Job:
         seconds = 60 * cfg.minutes * (1 - cfg.cooldown)
         return bool(seconds) and self.schedule.steps == cfg.steps and time.perf_counter() - self.begun > seconds
 
-    def cool_down(self, done: int) -> None:
-        """Ends the run with a cool-down that takes its share of `minutes`, as the `done` steps of this start took theirs."""
+    def cool_down(self) -> None:
+        """Ends the run with a cool-down that takes its share of `minutes`, as the steps since this start took theirs."""
         cfg = self.cfg
-        steps = self.step + max(1, round(done * cfg.cooldown / (1 - cfg.cooldown)))
+        steps = self.step + max(1, round((self.step - self.first_step) * cfg.cooldown / (1 - cfg.cooldown)))
         if steps < cfg.steps:
             self.schedule = replace(self.schedule, steps=steps, cooldown=1 - self.step / steps)
             self.write("cool_down", until=steps)
@@ -267,7 +267,7 @@ class Job:
         cfg = self.cfg
         if cfg.save_minutes and time.perf_counter() - self.save_time > 60 * cfg.save_minutes:
             return True
-        return _due(self.step, cfg.save_every) or _due(self.step, cfg.keep_every)
+        return self.step > 0 and (_due(self.step, cfg.save_every) or _due(self.step, cfg.keep_every))
 
     def save(self) -> None:
         """A checkpoint, and the report beside it."""
