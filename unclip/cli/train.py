@@ -21,7 +21,7 @@ def train(
     Example: unclip train decoder --config recipes/decoder-icons.yaml --out runs/decoder train.lr=1e-4
     """
     from unclip.errors import ConfigError
-    from unclip.train.recipe import load_recipe, make_objective, to_yaml
+    from unclip.train.recipe import load_recipe, make_objective, recorded, to_yaml
 
     recipe = load_recipe(config, overrides or [])
     if recipe.part != part:
@@ -37,5 +37,5 @@ def train(
 
     objective = make_objective(recipe, out)
     fill = None if init is None else initialiser(init, recipe, objective.module)
-    outcome = run_training(objective, recipe.train, out, recipe=recipe.model_dump(mode="json", exclude={"train"}), init=fill)
+    outcome = run_training(objective, recipe.train, out, recipe=recorded(recipe, objective), init=fill)
     raise typer.Exit(outcome.exit_code)

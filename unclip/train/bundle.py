@@ -53,6 +53,7 @@ def pack(runs: Sequence[str | Path], out: str | Path, *, name: str, version: str
     """
     parts: dict[str, store.Part] = {}
     provenance: dict[str, Any] = {}
+    embedded_by: dict[str, str] = {}
     tokenizer: str | None = None
     for run in runs:
         recipe = read_run(run)
@@ -67,10 +68,18 @@ def pack(runs: Sequence[str | Path], out: str | Path, *, name: str, version: str
             "images": step * recipe.train.batch,
             "train": recipe.train.model_dump(mode="json"),
         }
+        if isinstance(recipe, PriorRecipe | DecoderRecipe) and recipe.data.clip is not None:
+            embedded_by[str(run)] = recipe.data.clip
         if recipe.part == "clip":
             tokenizer = (Path(run) / TOKENIZER).read_text(encoding="utf-8")
     if tokenizer is None:
         raise ConfigError("a bundle needs a CLIP, for its tokenizer: give its run too")
+    own = fingerprint(parts["clip"].state)
+    for trained, clip in embedded_by.items():
+        if clip != own:
+            raise ConfigError(
+                f"{trained} was trained on what another CLIP sees ({clip[:12]}, not {own[:12]}): give that CLIP's run"
+            )
     return store.save_bundle(
         out, parts, name=name, version=version, tokenizer_json=tokenizer, card=card, provenance=provenance
     )

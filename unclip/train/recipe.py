@@ -147,6 +147,14 @@ def part_config(recipe: Recipe) -> dict[str, Any]:
     return recipe.model_dump(mode="json", include=keep)
 
 
+def recorded(recipe: Recipe, objective: Objective) -> dict[str, Any]:
+    """What a run keeps of its recipe beside `train`. `data.clip` becomes the CLIP that embedded the pool, given or not."""
+    values = recipe.model_dump(mode="json", exclude={"train"})
+    if isinstance(objective, PriorObjective | DecoderObjective):
+        values["data"]["clip"] = objective.embedded.clip
+    return values
+
+
 def read_run(run: str | Path) -> Recipe:
     """The recipe that a run was made with."""
     path = Path(run) / "config.yaml"
