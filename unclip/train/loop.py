@@ -16,7 +16,7 @@ import json
 import signal
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -318,7 +318,9 @@ class Job:
     @contextmanager
     def _averaged(self) -> Iterator[nn.Module]:
         """The module in eval mode with averaged weights, no gradients, the run's precision; its time is not training's."""
-        with self._pause(), torch.no_grad(), autocast(self.device, self.cfg.precision), self.ema.swapped():
+        # Sampling has shapes of its own, each of which would be compiled for longer than it runs.
+        eager = torch.compiler.set_stance("force_eager") if self.cfg.compile else nullcontext()
+        with self._pause(), torch.no_grad(), autocast(self.device, self.cfg.precision), self.ema.swapped(), eager:
             self.module.eval()
             try:
                 yield self.module
