@@ -98,7 +98,7 @@ class Pool:
 
     def __init__(self, root: str | Path):
         self.root = Path(root)
-        header = _header(self.root / "pool.json", "a pool: make one with `unclip data pool`")
+        header = _header(self.root / "pool.json", {"size", "count"}, "a pool: make one with `unclip data pool`")
         self.size: int = header["size"]
         try:
             self.images: np.ndarray = np.load(self.root / "images.npy", mmap_mode="r")
@@ -131,7 +131,7 @@ class Embedded:
 
     def __init__(self, pool: Pool, *, clip: str | None = None):
         folder = pool.root / "embedded"
-        header = _header(folder / "embedded.json", "an embedded pool: run `unclip data embed` on it")
+        header = _header(folder / "embedded.json", {"clip"}, "an embedded pool: run `unclip data embed` on it")
         if clip is not None and header["clip"] != clip:
             raise DataError(
                 f"{pool.root} was embedded by another CLIP ({header['clip'][:12]}, not {clip[:12]}): embed it again"
@@ -188,8 +188,11 @@ def embed(
     return Embedded(pool, clip=fingerprint)
 
 
-def _header(path: Path, kind: str) -> dict[str, Any]:
+def _header(path: Path, keys: set[str], kind: str) -> dict[str, Any]:
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        header = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
-        raise DataError(f"{path.parent} is not {kind}") from None
+        header = None
+    if not isinstance(header, dict) or not keys <= header.keys():
+        raise DataError(f"{path.parent} is not {kind}")
+    return header
