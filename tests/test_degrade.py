@@ -46,6 +46,14 @@ def test_what_happens_to_an_image_does_not_depend_on_the_others(corrupt):
 
 
 @pytest.mark.parametrize("corrupt", [degrade.blur, degrade.bsr])
+def test_autocast_does_not_coarsen_it(corrupt):
+    x = _drawings(6)
+    with torch.autocast("cpu", torch.bfloat16):
+        inside = corrupt(x, _generator(1))
+    assert torch.equal(inside, corrupt(x, _generator(1)))
+
+
+@pytest.mark.parametrize("corrupt", [degrade.blur, degrade.bsr])
 def test_at_probability_0_nothing_happens(corrupt):
     x = _drawings(6)
     assert torch.equal(corrupt(x, _generator(), probability=0.0), x)

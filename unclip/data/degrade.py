@@ -9,7 +9,8 @@ degradation" to the second (2204.06125, section 2.1).
 - `bsr`: blur, resize, sensor noise and JPEG in random order (BSRGAN, 2103.14006, section 3), about as far as latent
   diffusion's lighter variant goes (2112.10752). It differs in three ways. BSRGAN goes from the large image to the small one
   and shrinks on the way; here the image is small already, so its resize goes down a little and back. Its camera pipeline,
-  measured on photographs, is shot noise here. Each step happens with a probability, so that some examples stay almost clean.
+  measured on photographs, is shot noise here. And half of the examples stay clean, as with the blur: without them a network
+  learns to soften clean pictures too, and loses to the bicubic enlargement there.
 
 Images are (B, 3, h, w) in [-1, 1], float32. All dice are rolled at once from the generator, a row of them for each image:
 what happens to one image does not depend on the others beside it.
@@ -34,6 +35,7 @@ SMALLEST = 0.6  # the resize's lower end, as a share of the side
 NOISE = 8 / 255  # standard deviation as a share of the range
 SHOT_NOISE = 8 / 255  # the same at full brightness
 JPEG_BEST, JPEG_WORST = 95, 80
+STEP_HAPPENS = 0.7  # the probability of each step
 FILTERS: tuple[Literal["area", "bilinear", "bicubic"], ...] = ("area", "bilinear", "bicubic")
 
 Dice = list[float]  # uniform in [0, 1)
@@ -50,23 +52,25 @@ def blur(
     return torch.where((dice[:, 1] < probability)[:, None, None, None], blurred, x)
 
 
-def bsr(x: Tensor, generator: torch.Generator, *, strength: float = 1.0, probability: float = 0.7) -> Tensor:
-    """Each image through BSR's steps in an order of its own, every step with this probability.
+def bsr(x: Tensor, generator: torch.Generator, *, strength: float = 1.0, probability: float = 0.5) -> Tensor:
+    """Each image, with this probability, through BSR's steps in an order of its own.
 
-    `strength` scales how far each step may go: 0 changes nothing, 1 is latent diffusion's light variant and suits clean
-    artwork, 2 comes near BSRGAN's own ranges for photographs.
+    `strength` scales how far each step may go: 0 changes nothing, 1 is about latent diffusion's light variant, 2 comes near
+    BSRGAN's own ranges for photographs. Clean artwork wants less than 1.
     """
-    if strength == 0 or probability == 0:
+    if strength == 0:
         return x
+    degraded = (torch.rand(len(x), generator=generator, device=x.device) < probability).tolist()
     dice = torch.rand(len(x), len(STEPS), 5, generator=generator, device=x.device).tolist()
     noise = torch.randn(len(x), len(STEPS), *x.shape[1:], generator=generator, device=x.device)
-    return torch.cat([_bsr(x[i : i + 1], dice[i], noise[i], strength, probability) for i in range(len(x))])
+    images = [_bsr(x[i : i + 1], dice[i], noise[i], strength) if degraded[i] else x[i : i + 1] for i in range(len(x))]
+    return torch.cat(images)
 
 
-def _bsr(x: Tensor, dice: list[Dice], noise: Tensor, strength: float, probability: float) -> Tensor:
+def _bsr(x: Tensor, dice: list[Dice], noise: Tensor, strength: float) -> Tensor:
     for index in sorted(range(len(STEPS)), key=lambda step: dice[step][0]):
         _, happens, *rest = dice[index]
-        if happens < probability:
+        if happens < STEP_HAPPENS:
             x = STEPS[index](x, rest, noise[index], strength).clamp(-1, 1)
     return x
 
@@ -132,7 +136,8 @@ def _filter(x: Tensor, kernels: Tensor) -> Tensor:
     side = kernels.shape[-1]
     padded = F.pad(x, (side // 2,) * 4, mode="replicate").flatten(0, 1)[None]
     weight = kernels.repeat_interleave(channels, dim=0)[:, None]
-    return F.conv2d(padded, weight, groups=batch * channels)[0].unflatten(0, (batch, channels))
+    with torch.autocast(x.device.type, enabled=False):  # training's bf16 would be coarser than the pixels
+        return F.conv2d(padded, weight, groups=batch * channels)[0].unflatten(0, (batch, channels))
 
 
 def _interpolate(x: Tensor, size: tuple[int, int], die: float) -> Tensor:

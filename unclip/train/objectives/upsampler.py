@@ -16,6 +16,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from PIL import Image
+from pydantic import Field
 from torch import Tensor
 
 from unclip.config import Config
@@ -43,6 +44,7 @@ class UpsamplerData(Config):
     seed: int = 0
     crop: int | None = None  # side of the training crops; a quarter of the high side if none is given
     corruption: Literal["none", "blur", "bsr"] = "blur"
+    strength: float = Field(default=1.0, ge=0)  # of bsr: see data/degrade.py
 
 
 class UpsamplerObjective:
@@ -95,7 +97,7 @@ class UpsamplerObjective:
     def _corrupt(self, low: Tensor, generator: torch.Generator) -> Tensor:
         if self.data.corruption == "blur":
             return degrade.blur(low, generator)
-        return degrade.bsr(low, generator) if self.data.corruption == "bsr" else low
+        return degrade.bsr(low, generator, strength=self.data.strength) if self.data.corruption == "bsr" else low
 
     def evaluate(self, module: Upsampler) -> dict[str, float]:
         """On held-out pictures: PSNR of ours and of the bicubic enlargement in dB, the difference, both's sharpness.
