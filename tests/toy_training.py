@@ -99,7 +99,7 @@ def killed_at_random(folder: Path, kills: int, seed: int) -> dict[str, object]:
     """Kills trainers from outside until `kills` have died, each run until it is through; how the runs ended."""
     rng = random.Random(seed)
     begun = time.monotonic()
-    os.waitpid(fork(lambda: run_toy(folder / "unbroken")), 0)
+    os.waitpid(fork(lambda: run_toy(folder / "unbroken", steps=20)), 0)
     duration = time.monotonic() - begun
     whole = outcome_of(folder / "unbroken")
     died = torn = runs = 0
@@ -108,7 +108,7 @@ def killed_at_random(folder: Path, kills: int, seed: int) -> dict[str, object]:
         run = folder / f"run-{runs}"
         runs += 1
         while True:
-            child = fork(lambda run=run: run_toy(run))
+            child = fork(lambda run=run: run_toy(run, steps=20))
             time.sleep(rng.uniform(0, duration))
             if died < kills:
                 os.kill(child, signal.SIGKILL)
