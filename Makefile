@@ -5,7 +5,8 @@ BIN := $(VENV)/bin
 DATA ?= data/icons
 RUNS ?= runs
 OUT ?= out
-RECIPES ?= recipes/icons
+PROFILE ?= cpu
+NICE ?= 0
 
 .PHONY: help venv demo test check bench icons gpu-pack
 .DEFAULT_GOAL := help
@@ -36,15 +37,8 @@ check: venv ## lint, formatting, types
 bench: venv ## every benchmark, each ends in one line of JSON
 	set -e; for script in benchmarks/*.py; do $(BIN)/python $$script; done
 
-icons: venv ## the shipped model from nothing: artwork, training of every part, bundle (hours on a GPU, days on two cores)
-	$(BIN)/unclip data icons --out $(DATA)
-	for part in clip evaluator prior decoder upsampler256 upsampler1024; do \
-	  $(BIN)/unclip train $$part --config $(RECIPES)/$$part.yaml data=$(DATA) out=$(RUNS)/$$part || exit; \
-	done
-	$(BIN)/unclip train bundle --config $(RECIPES)/bundle.yaml runs=$(RUNS) out=$(RUNS)/icons
+icons: venv ## the shipped model from nothing: artwork, every part, bundle, figures; the same command goes on (docs/training.md)
+	PYTHON=$(BIN)/python DATA=$(DATA) RUNS=$(RUNS) PROFILE=$(PROFILE) NICE=$(NICE) scripts/train_icons.sh $(STEPS)
 
-gpu-pack: ## code and prepared artwork in one tar, for training on a machine without a network
-	mkdir -p $(OUT)
-	git archive --format=tar --prefix=unclip/ --output=$(OUT)/gpu-pack.tar HEAD
-	tar --append --file=$(OUT)/gpu-pack.tar --transform='s,^,unclip/,' $(DATA)
-	@echo $(OUT)/gpu-pack.tar
+gpu-pack: venv ## what training on a machine without a network needs beside this repository, in gpu-pack/
+	$(BIN)/python scripts/gpu_pack.py $(PACK)
