@@ -107,8 +107,9 @@ class UpsamplerObjective:
         if self.valid is None:
             return {}
         figures: list[Tensor] = []
-        for start in range(0, min(EVALUATED, len(self.valid)), AT_ONCE):
-            rows = range(start, min(start + AT_ONCE, len(self.valid)))
+        count = min(EVALUATED, len(self.valid))
+        for start in range(0, count, AT_ONCE):
+            rows = range(start, min(start + AT_ONCE, count))
             truth = self.valid.tensor(rows).to(next(module.parameters()).device)
             low = resize(truth, module.cfg.low)
             ours, bicubic = self._enlarge(module, low, rows), module.enlarge(low)
