@@ -84,6 +84,8 @@ train() { # train PART RECIPE RUN PIXELS OVERRIDES: a run, unless it was finishe
   if [ -n "$INIT" ] && [ -d "$INIT/${3//-/_}" ]; then
     init=(--init "$INIT")
     [ "$part" != clip ] || adopt_clip "$run"
+  elif [ "$3" = upsampler-1024 ] && [ "$PROFILE" != smoke ]; then
+    init=(--init "$RUNS/upsampler-256") # one shape, and nearly one task
   fi
   unclip train "$part" --config "$recipe" --dry-run "${overrides[@]}" >"$run/asked.yaml"
   if [ -z "$MINUTES" ] && cmp -s "$run/asked.yaml" "$run/finished.yaml"; then return; fi

@@ -137,7 +137,7 @@ def make_objective(recipe: Recipe, run: Path) -> Objective:
         case DecoderRecipe():
             objective = DecoderObjective(recipe.model, recipe.diffusion, recipe.data)
         case UpsamplerRecipe():
-            objective = UpsamplerObjective(recipe.model, recipe.diffusion, recipe.data)
+            objective = UpsamplerObjective(recipe.model, recipe.diffusion, recipe.data, recipe.sampling)
     return objective
 
 
