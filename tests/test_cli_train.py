@@ -100,7 +100,7 @@ def test_from_a_folder_of_pictures_to_a_picture(photos, recipe, tmp_path, capsys
     capsys.readouterr()
     assert unclip("train", "prior", "--config", parts["prior"], "--out", runs / "prior", "train.steps=4") == 2
     assert "was begun with data.clip = " in capsys.readouterr().err
-    others = ["--run", runs / "other", "--run", runs / "prior", "--card", card]
+    others = ["--run", runs / "other", "--run", runs / "prior"]
     assert unclip("models", "pack", tmp_path / "mixed", *others) == 2
     assert "another CLIP" in capsys.readouterr().err
 

@@ -89,7 +89,7 @@ def sizes(as_json: bool = AS_JSON) -> None:
 def pack(
     out: Path = typer.Argument(help="The bundle's folder; a bundle that stands there is replaced."),
     runs: list[Path] = typer.Option(..., "--run", help="A training run; give one for each part, a CLIP's among them."),
-    card: Path = typer.Option(..., "--card", help="The model card, a Markdown file."),
+    card: Path | None = typer.Option(None, "--card", help="The model card, a Markdown file; a name alone if not given."),
     name: str = typer.Option(None, "--name", help="The model's name; the folder's if not given."),
     version: str = typer.Option("1", "--version", help="The model's version."),
 ) -> None:
@@ -101,11 +101,12 @@ def pack(
     from unclip.train import bundle
     from unclip.weights.store import read_manifest
 
+    name = name or out.resolve().name
     try:
-        text = card.read_text(encoding="utf-8")
+        text = f"# {name}\n" if card is None else card.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise RequestError(f"cannot read the model card {card}: {error}") from None
-    bundle.pack(runs, out, name=name or out.resolve().name, version=version, card=text)
+    bundle.pack(runs, out, name=name, version=version, card=text)
     manifest = read_manifest(out)
     print(f"{manifest.name} {manifest.version}, {_megabytes(manifest.size)}, {', '.join(manifest.parts)}, in {out}")
 

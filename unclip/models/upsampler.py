@@ -9,7 +9,7 @@ enlargement and every step of training goes into what that lacks; it is what mak
 """
 
 import torch
-from pydantic import model_validator
+from pydantic import PositiveInt, model_validator
 from torch import Tensor, nn
 
 from unclip.config import Config
@@ -20,8 +20,8 @@ from unclip.models.unet import UNet, UNetConfig
 
 class UpsamplerConfig(Config):
     unet: UNetConfig
-    low: int  # the small image's side, px
-    high: int  # the large image's side, px
+    low: PositiveInt  # the small image's side, px
+    high: PositiveInt  # the large image's side, px
     residual: bool = False  # the output is added to the enlarged image: for prediction x0 only
 
     @model_validator(mode="after")
