@@ -102,14 +102,16 @@ def test_each_profile_asks_for_recipes_that_there_are(train_icons, tmp_path, pro
     (tmp_path / "data" / "train-64" / "embedded" / "embedded.json").write_text("ab" * 32)
     trained = train_icons("clip", "judge", "prior", "decoder", "upsamplers", PROFILE=profile, POOLS=tmp_path / "data")
     for command in trained:
-        recipe = load_recipe(ROOT / command[3], command[command.index("--out") + 2 :])
+        recipe = load_recipe(ROOT / command[3], [word for word in command if "=" in word])
         assert recipe.part == command[1]
     assert len(trained) == 7
 
 
 def test_a_bundle_is_packed_again_when_a_run_went_on(train_icons, tmp_path):
     train_icons("pools", "clip", "judge", "pack")
-    (tmp_path / "runs" / "judge" / "checkpoints" / "step-00000001").mkdir(parents=True)
+    newer = tmp_path / "runs" / "judge" / "checkpoints" / "step-00000001"
+    newer.mkdir(parents=True)
+    os.utime(newer, (2**32, 2**32))
     assert [command[2] for command in train_icons("pack")] == [str(tmp_path / "runs" / "icons-judge")]
 
 
@@ -145,6 +147,12 @@ def test_the_clip_to_start_from_is_taken_as_it_is(train_icons, tmp_path):
     assert [("--init" in command) for command in (clip, judge, prior, decoder)] == [True, False, False, True]
     assert given([clip, decoder], "train.steps") == ["0", "1000000000"]
     assert (tmp_path / "runs" / "clip" / "tokenizer.json").read_text() == "{}"
+
+
+def test_the_largest_upsampler_starts_from_the_one_below(train_icons, tmp_path):
+    train_icons("pools")
+    *_, largest = train_icons("upsamplers")
+    assert largest[largest.index("--init") + 1] == str(tmp_path / "runs" / "upsampler-256")
 
 
 def test_a_judge_that_there_is_needs_no_training(train_icons, tmp_path):
