@@ -4,6 +4,7 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import Literal
 
 import torch
+from torch import nn
 
 from unclip.errors import ConfigError
 
@@ -34,6 +35,21 @@ def has_bf16(device: torch.device) -> bool:
 
 def autocast(device: torch.device, precision: Precision = "auto") -> AbstractContextManager[object]:
     """bf16 autocast where `precision` asks for it, or is `auto` and the hardware has it; else nothing."""
-    if precision == "bf16" or (precision == "auto" and has_bf16(device)):
-        return torch.autocast(device.type, torch.bfloat16)
-    return nullcontext()
+    return torch.autocast(device.type, torch.bfloat16) if wants_bf16(device, precision) else nullcontext()
+
+
+def wants_bf16(device: torch.device, precision: Precision) -> bool:
+    return precision == "bf16" or (precision == "auto" and has_bf16(device))
+
+
+def store_as_multiplied(module: nn.Module, device: torch.device, precision: Precision = "auto") -> None:
+    """Keeps the weights of matrix products and convolutions in bf16 where `autocast` would convert them at every call.
+
+    The numbers are the same, since the conversion is; norms, embeddings and statistics stay fp32. For sampling: what is
+    trained needs its fp32 weights.
+    """
+    if not wants_bf16(device, precision):
+        return
+    for part in module.modules():
+        if isinstance(part, (nn.Linear, nn.Conv2d)):
+            part.to(torch.bfloat16)

@@ -21,7 +21,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from unclip.config import Config
-from unclip.device import Precision, autocast, pick_device
+from unclip.device import Precision, autocast, pick_device, store_as_multiplied
 from unclip.diffusion.process import DiffusionConfig
 from unclip.diffusion.samplers import Step
 from unclip.errors import RequestError, WeightsError
@@ -252,7 +252,7 @@ def load(model: str | Path = "icons", *, device: str = "auto", precision: Precis
             f"{folder} lacks {', '.join(sorted(missing))}: it cannot paint; it has {', '.join(manifest.parts)}"
         )
 
-    parts = {name: _load_part(folder, name, entry.kind, where) for name, entry in manifest.parts.items()}
+    parts = {name: _load_part(folder, name, entry.kind, where, precision) for name, entry in manifest.parts.items()}
     clip = parts["clip"]
     tokenizer = Tokenizer.from_json(store.read_tokenizer(folder), context=clip.cfg.text.context)
     painter = UnCLIP(
@@ -277,7 +277,7 @@ _NETWORKS: dict[str, tuple[Callable[[Any], nn.Module], type[Config]]] = {
 }
 
 
-def _load_part(folder: Path, name: str, kind: str, device: torch.device) -> Any:
+def _load_part(folder: Path, name: str, kind: str, device: torch.device, precision: Precision) -> Any:
     """The CLIP, or the Stage of a diffusion network, that a bundle holds under `name`."""
     where = f"{folder}/{name}/config.json"
     if kind not in _NETWORKS:
@@ -294,6 +294,7 @@ def _load_part(folder: Path, name: str, kind: str, device: torch.device) -> Any:
     module = store.build(lambda: make(cfg), state, where=f"{folder}/{name}")
     module.to(device).to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]  # nn.Module.to's fourth form
     module.eval().requires_grad_(False)
+    store_as_multiplied(module, device, precision)
     if kind == "clip":
         return module
     return Stage(module, section("diffusion", DiffusionConfig), section("sampling", SamplingConfig))

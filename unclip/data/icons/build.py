@@ -4,6 +4,7 @@ Rows are rendered by two processes straight into memory-mapped files under tempo
 """
 
 import json
+import os
 from collections import Counter
 from collections.abc import Callable, Iterable
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -21,7 +22,6 @@ from unclip.data.icons.packages import STYLES, WORDS, read_package
 from unclip.data.icons.selection import Drawing, select
 from unclip.errors import DataError
 
-WORKERS = 2
 CHUNK = 64
 Progress = Callable[[int, int], None]
 
@@ -71,7 +71,7 @@ def _render_all(out: Path, svgs: list[str], progress: Progress | None) -> dict[i
         paths = {size: stack.enter_context(files.replacing(out / f"drawings-{size}.npy")) for size in SIZES}
         for size, path in paths.items():
             open_memmap(path, mode="w+", dtype=np.uint8, shape=(len(svgs), size, size, 4)).flush()
-        with ProcessPoolExecutor(WORKERS, mp_context=get_context("spawn")) as pool:
+        with ProcessPoolExecutor(os.cpu_count(), mp_context=get_context("spawn")) as pool:
             starts = range(0, len(svgs), CHUNK)
             jobs = [pool.submit(_render_rows, paths, start, svgs[start : start + CHUNK]) for start in starts]
             for done, job in enumerate(as_completed(jobs), 1):

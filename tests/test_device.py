@@ -1,0 +1,46 @@
+"""Where and how networks run: the device by name, autocast by precision, weights kept as they are multiplied."""
+
+import pytest
+import torch
+from torch import nn
+
+from unclip.device import autocast, pick_device, store_as_multiplied, wants_bf16
+from unclip.errors import ConfigError
+
+CPU = torch.device("cpu")
+
+
+def network() -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Conv2d(3, 8, 3), nn.Flatten(), nn.Linear(8 * 4, 16), nn.LayerNorm(16)).eval()
+
+
+def test_pick_device_names_what_there_is():
+    assert pick_device("cpu") == CPU
+    with pytest.raises(ConfigError, match="'abacus' is not there: this machine has .*cpu"):
+        pick_device("abacus")
+
+
+def test_precision_decides_about_bf16_and_fp32_never_takes_it():
+    assert wants_bf16(CPU, "bf16")
+    assert not wants_bf16(CPU, "fp32")
+    with autocast(CPU, "bf16"):
+        assert torch.is_autocast_enabled("cpu")
+    with autocast(CPU, "fp32"):
+        assert not torch.is_autocast_enabled("cpu")
+
+
+def test_weights_kept_in_bf16_give_the_bytes_that_autocast_gives():
+    x = torch.randn(2, 3, 4, 4)
+    module = network()
+    with torch.no_grad(), autocast(CPU, "bf16"):
+        converted_at_each_call = module(x)
+        store_as_multiplied(module, CPU, "bf16")
+        assert torch.equal(module(x), converted_at_each_call)
+    assert [p.dtype for p in module.parameters()] == [torch.bfloat16] * 4 + [torch.float32] * 2
+
+
+def test_fp32_keeps_every_weight():
+    module = network()
+    store_as_multiplied(module, CPU, "fp32")
+    assert {p.dtype for p in module.parameters()} == {torch.float32}
