@@ -17,7 +17,7 @@ def network() -> nn.Module:
 
 def test_pick_device_names_what_there_is():
     assert pick_device("cpu") == CPU
-    with pytest.raises(ConfigError, match="'abacus' is not there: this machine has .*cpu"):
+    with pytest.raises(ConfigError, match=r"'abacus' is not there: this machine has .*cpu"):
         pick_device("abacus")
 
 
