@@ -2,7 +2,8 @@
 
 import pytest
 
-from unclip.data.order import Order, mix
+from unclip.data.order import Order
+from unclip.seeds import mix
 
 
 @pytest.mark.parametrize("n", [1, 2, 3, 7, 16, 17, 100, 1000, 4072])

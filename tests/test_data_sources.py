@@ -12,8 +12,8 @@ from PIL import Image
 
 from unclip.data import pictures
 from unclip.data.folder import FolderSource
+from unclip.data.opening import open_source
 from unclip.data.shards import ShardSource, read_index
-from unclip.data.source import open_source
 from unclip.errors import DataError
 
 

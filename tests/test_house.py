@@ -19,7 +19,7 @@ ALL_PYTHON = sorted(path for folder in ("unclip", "tests", "benchmarks") for pat
 
 # Imports go down only. Neighbours on one floor do not know each other, except on the ground floor.
 FLOORS = [
-    {"errors", "files", "rng", "device", "config", "tokenizer", "images", "layers"},
+    {"errors", "files", "seeds", "rng", "device", "config", "tokenizer", "images", "layers"},
     {"models", "diffusion"},
     {"weights", "data"},
     {"stages"},

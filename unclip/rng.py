@@ -8,6 +8,10 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from unclip.seeds import mix
+
+_LARGEST_SEED = (1 << 63) - 1  # what a torch generator takes
+
 
 class Rng:
     """Generators for a batch of B images; `normal` draws row b from image b's own generator.
@@ -19,7 +23,7 @@ class Rng:
     def __init__(self, seeds: Sequence[int], *, device: torch.device | str = "cpu", stream: int = 0):
         self.seeds = tuple(int(seed) for seed in seeds)
         self.device = torch.device(device)
-        self._generators = [torch.Generator().manual_seed(_mix(seed, stream)) for seed in self.seeds]
+        self._generators = [torch.Generator().manual_seed(mix(seed, stream) & _LARGEST_SEED) for seed in self.seeds]
 
     def __len__(self) -> int:
         return len(self.seeds)
@@ -32,12 +36,3 @@ class Rng:
         """Standard normal noise (B, *shape), float32, on `device`."""
         rows = [torch.randn(tuple(shape), generator=generator) for generator in self._generators]
         return torch.stack(rows).to(self.device)
-
-
-def _mix(seed: int, stream: int) -> int:
-    """splitmix64 of (seed, stream): neighbouring seeds and streams give unrelated generators."""
-    mask = (1 << 64) - 1
-    value = ((seed & mask) + 0x9E3779B97F4A7C15 * (stream + 1)) & mask
-    value = ((value ^ (value >> 30)) * 0xBF58476D1CE4E5B9) & mask
-    value = ((value ^ (value >> 27)) * 0x94D049BB133111EB) & mask
-    return (value ^ (value >> 31)) & ((1 << 63) - 1)

@@ -78,7 +78,7 @@ def inspect(
 
 def _open(path: Path, seed: int, scenes: float) -> "Source":
     from unclip.data.icons import IconStream
-    from unclip.data.source import open_source
+    from unclip.data.opening import open_source
 
     source = open_source(path, seed)
     return IconStream(source.drawings, seed, scenes=scenes) if isinstance(source, IconStream) else source

@@ -25,8 +25,8 @@ def pool(
     Example: unclip data pool data/icons --samples 50000 --scenes 0.2 --out data/train-64
     """
     from unclip.cli.console import progress
+    from unclip.data.opening import open_source
     from unclip.data.pool import Joined, build
-    from unclip.data.source import open_source
     from unclip.errors import ConfigError
 
     icons = (source / "icons.json").exists()

@@ -5,8 +5,9 @@ even number of bits that holds n, walked until it lands below n (Black & Rogaway
 position is known at once, every item is read exactly once an epoch, and a resumed run needs no state but its position.
 """
 
+from unclip.seeds import mix
+
 ROUNDS = 8  # with 4, small sets show a bias that a chi-squared test sees
-MASK_64 = (1 << 64) - 1
 
 
 class Order:
@@ -33,11 +34,3 @@ class Order:
         for turn in range(ROUNDS):
             left, right = right, left ^ (mix(key ^ right, turn) & mask)
         return left << self._half | right
-
-
-def mix(seed: int, position: int) -> int:
-    """splitmix64 of (seed, position), 64 bits: neighbouring positions give unrelated numbers."""
-    value = ((seed & MASK_64) + 0x9E3779B97F4A7C15 * (position + 1)) & MASK_64
-    value = ((value ^ (value >> 30)) * 0xBF58476D1CE4E5B9) & MASK_64
-    value = ((value ^ (value >> 27)) * 0x94D049BB133111EB) & MASK_64
-    return value ^ (value >> 31)

@@ -8,8 +8,8 @@ import numpy as np
 from PIL import Image
 
 from unclip.data.faults import Broken
-from unclip.data.order import mix
 from unclip.images import rgb
+from unclip.seeds import mix
 
 Crop = Literal["random", "center"]
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp")

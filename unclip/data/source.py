@@ -4,12 +4,9 @@ A run that was killed at position p goes on at p without having read what came b
 """
 
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
-
-from unclip.errors import DataError
 
 
 @dataclass(frozen=True)
@@ -32,24 +29,3 @@ class Source(Protocol):
     def __len__(self) -> int:
         """How many pictures one epoch holds."""
         ...
-
-
-def open_source(path: str | Path, seed: int) -> Source:
-    """The source that fits what is at `path`: an icons set, webdataset tars (or one tar), a folder of captioned pictures.
-
-    Raises DataError when there is nothing of these.
-    """
-    from unclip.data.folder import FolderSource
-    from unclip.data.icons import IconStream
-    from unclip.data.shards import ShardSource
-
-    path = Path(path)
-    if not path.exists():
-        raise DataError(f"there is no {path}: expected a folder of captioned pictures, webdataset tars or an icons set")
-    if (path / "icons.json").exists():
-        return IconStream(path, seed)
-    if path.suffix == ".tar" or (path.is_dir() and any(path.glob("*.tar"))):
-        return ShardSource(path, seed)
-    if path.is_dir():
-        return FolderSource(path, seed)
-    raise DataError(f"{path} is neither a folder nor a .tar: expected captioned pictures, webdataset tars or an icons set")

@@ -24,9 +24,10 @@ from unclip.data.icons.captions import STYLE_PHRASES
 from unclip.data.icons.drawings import Drawings
 from unclip.data.icons.scenes import CATEGORIES, counterfactuals
 from unclip.data.icons.stream import HELD_OUT_CATEGORIES
-from unclip.data.order import Order, mix
+from unclip.data.order import Order
 from unclip.data.source import Sample
 from unclip.errors import RequestError
+from unclip.seeds import mix
 
 DRAWING_SPLITS = ("train", "pair", "thing")
 SCENE_SPLITS = {"scenes": ("train", CATEGORIES), "scenes-held-out": ("scene", HELD_OUT_CATEGORIES)}

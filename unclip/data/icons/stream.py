@@ -16,9 +16,10 @@ from unclip.data.icons.drawings import Drawings
 from unclip.data.icons.scenes import Object, Place, Scene
 from unclip.data.icons.selection import Drawing, composable
 from unclip.data.icons.splits import SPLITS, color_held_out, pair_held_out
-from unclip.data.order import Order, mix
+from unclip.data.order import Order
 from unclip.data.source import Sample
 from unclip.errors import DataError
+from unclip.seeds import mix
 
 SCENE_STREAM = 0x5CE9E  # keeps the scenes' dice apart from the order's
 HELD_OUT_CATEGORIES = ("two_objects", "colors", "position", "color_attr")  # those that a held-out combination can make

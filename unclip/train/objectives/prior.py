@@ -9,7 +9,7 @@ from pydantic import Field
 from torch import Tensor
 
 from unclip.config import Config
-from unclip.data.order import Order, mix
+from unclip.data.order import Order
 from unclip.data.pool import NULL_ROW, Embedded, Pool
 from unclip.diffusion.guidance import GuidanceConfig
 from unclip.diffusion.process import DiffusionConfig, q_sample, training_losses
@@ -17,6 +17,7 @@ from unclip.errors import ConfigError
 from unclip.models.clip import Text
 from unclip.models.prior import Prior, PriorConfig
 from unclip.rng import Rng
+from unclip.seeds import mix
 from unclip.stages import SamplingConfig, sample_prior
 
 

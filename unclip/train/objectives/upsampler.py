@@ -21,13 +21,14 @@ from torch import Tensor
 
 from unclip.config import Config
 from unclip.data import degrade
-from unclip.data.order import Order, mix
+from unclip.data.order import Order
 from unclip.data.pool import Pool
 from unclip.diffusion.process import DiffusionConfig, interpret, q_sample, training_losses
 from unclip.errors import ConfigError
 from unclip.images import grid, resize, to_images
 from unclip.models.upsampler import Upsampler, UpsamplerConfig
 from unclip.rng import Rng
+from unclip.seeds import mix
 from unclip.stages import SamplingConfig, sample_upsampler
 
 CROP_STREAM = 0xC409  # keeps the crops' dice apart from the order's
