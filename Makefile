@@ -35,6 +35,7 @@ check: venv ## lint, formatting, types
 	$(BIN)/pyright --pythonpath $(BIN)/python
 
 bench: venv ## every benchmark, each ends in one line of JSON
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --requirement benchmarks/peer.txt
 	set -e; for script in benchmarks/*.py; do $(BIN)/python $$script; done
 
 icons: venv ## the shipped model from nothing: artwork, every part, bundle, figures; the same command goes on (docs/training.md)
