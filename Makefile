@@ -35,8 +35,8 @@ check: venv ## lint, formatting, types
 	$(BIN)/pyright --pythonpath $(BIN)/python
 
 bench: venv ## every benchmark, each ends in one line of JSON
-	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --requirement benchmarks/peer.txt
-	set -e; for script in benchmarks/*.py; do $(BIN)/python $$script; done
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --upgrade --target $(VENV)/peer --requirement benchmarks/peer.txt
+	set -e; for script in benchmarks/*.py; do PYTHONPATH=$(VENV)/peer $(BIN)/python $$script; done
 
 icons: venv ## the shipped model from nothing: artwork, every part, bundle, figures; the same command goes on (docs/training.md)
 	PYTHON=$(BIN)/python DATA=$(DATA) RUNS=$(RUNS) PROFILE=$(PROFILE) NICE=$(NICE) scripts/train_icons.sh $(STEPS)
