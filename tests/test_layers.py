@@ -99,6 +99,31 @@ def test_a_block_is_torchs_pre_norm_encoder_layer(causal):
     torch.testing.assert_close(ours(x, causal=causal), theirs(x, src_mask=mask, is_causal=causal), atol=1e-4, rtol=1e-4)
 
 
+@pytest.mark.parametrize("only", [slice(-1, None), slice(0, 1), slice(2, 4)], ids=["last", "first", "inner"])
+@pytest.mark.parametrize("rows", [1, 6], ids=["row", "square"])
+def test_the_positions_asked_for_are_those_of_the_whole(only, rows):
+    torch.manual_seed(0)
+    model = Transformer(16, 3, 4)
+    x = torch.randn(2, 6, 16, requires_grad=True)
+    mask = torch.rand(2, 1, rows, 6) < 0.7
+    whole, part = model(x, mask)[:, only], model(x, mask, only=only)
+    torch.testing.assert_close(part, whole, atol=1e-5, rtol=1e-5)
+    gradients = [torch.autograd.grad(out.square().sum(), [x, *model.parameters()]) for out in (whole, part)]
+    for of_whole, of_part in zip(*gradients, strict=True):
+        torch.testing.assert_close(of_part, of_whole, atol=1e-4, rtol=1e-4)
+
+
+def test_bf16_attention_on_cpu_is_near_fp32():
+    """Under autocast the explicit path keeps its products in the operands' type, mask and all."""
+    q, k, v = inputs(5, 5)
+    mask = torch.rand(2, 1, 5, 5) < 0.7
+    exact = attend(q, k, v, 3, mask=mask)
+    with torch.autocast("cpu", torch.bfloat16):
+        rounded = attend(*(x.bfloat16() for x in (q, k, v)), 3, mask=mask)
+    assert rounded.dtype == torch.bfloat16
+    torch.testing.assert_close(rounded.float(), exact, atol=0.03, rtol=0.03)
+
+
 def test_a_transformer_starts_with_small_residual_branches():
     torch.manual_seed(0)
     width = 256

@@ -126,16 +126,13 @@ class VisionEncoder(nn.Module):
         nn.init.normal_(self.project.weight, std=scale)
 
     def forward(self, images: Tensor) -> Tensor:
-        return self.project(self.norm_out(self.states(images)[:, 0]))
-
-    def states(self, images: Tensor) -> Tensor:
-        """The last block's states (B, 1 + P, C), the class token first, not normed."""
         offset, factor = (torch.tensor(c, device=images.device).view(3, 1, 1) for c in zip(*self.rescale, strict=True))
         tokens = self.patches(images * factor + offset).flatten(2).transpose(1, 2) + self.position[1:]
         if self.training and self.cfg.patch_dropout > 0:
             tokens = self._keep_some(tokens)
         cls = (self.cls + self.position[0]).to(tokens.dtype).expand(len(tokens), 1, -1)
-        return self.transformer(self.norm_in(torch.cat([cls, tokens], dim=1)))
+        states = self.transformer(self.norm_in(torch.cat([cls, tokens], dim=1)), only=slice(0, 1))
+        return self.project(self.norm_out(states[:, 0]))
 
     def _keep_some(self, tokens: Tensor) -> Tensor:
         keep = max(1, round(tokens.shape[1] * (1 - self.cfg.patch_dropout)))

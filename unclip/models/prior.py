@@ -86,5 +86,5 @@ class Prior(nn.Module):
         position = torch.cat([self.position[:length], self.position[context:]])
         seen = torch.cat([text.mask, text.mask.new_ones(len(z_t), 4)], dim=1)[:, None, None]
         causal = torch.ones(sequence.shape[1], sequence.shape[1], dtype=torch.bool, device=z_t.device).tril()
-        out = self.transformer(sequence + position, seen & causal)
-        return self.z_out(self.norm_out(out[:, -1])).to(z_t.dtype)
+        out = self.transformer(sequence + position, seen & causal, only=slice(-1, None))
+        return self.z_out(self.norm_out(out[:, 0])).to(z_t.dtype)
