@@ -10,6 +10,7 @@ from unclip.diffusion.process import (
     DiffusionConfig,
     Prediction,
     discretised_log_likelihood,
+    draw_timesteps,
     interpret,
     learned_log_variance,
     loss_weight,
@@ -37,7 +38,27 @@ def some_t(*values: int) -> torch.Tensor:
     return torch.tensor(values)
 
 
-# Noise and conversions
+# Timesteps, noise and conversions
+
+
+@pytest.mark.parametrize("count", [1, 7, 64, 1000, 2500])
+def test_a_batch_of_timesteps_is_evenly_spread(count):
+    generator = torch.Generator().manual_seed(3)
+    t = draw_timesteps(COSINE, count, generator, torch.device("cpu"))
+    assert t.dtype == torch.int64
+    assert t.shape == (count,)
+    assert t.min() >= 0
+    assert t.max() <= 999
+    shares = torch.histc(t.float(), bins=min(count, 5), min=0, max=1000) / count
+    torch.testing.assert_close(shares, torch.full_like(shares, 1 / len(shares)), atol=2 / count, rtol=0)
+
+
+def test_every_timestep_is_equally_likely_at_every_place_in_the_batch():
+    generator = torch.Generator().manual_seed(0)
+    drawn = torch.stack([draw_timesteps(COSINE, 4, generator, torch.device("cpu")) for _ in range(4000)])
+    for place in drawn.T.float():
+        shares = torch.histc(place, bins=10, min=0, max=1000) / 4000
+        assert (shares - 0.1).abs().max() < 0.02
 
 
 @pytest.mark.parametrize("t", [0, 500, 999])

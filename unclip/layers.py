@@ -61,7 +61,7 @@ def _attend_explicitly(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, cau
     """Batched products over B * H; the scale and the mask ride along in the first of them, so nothing is copied for them."""
     B, H, T, D = q.shape
     S = k.shape[2]
-    with torch.autocast(q.device.type, enabled=False):  # it would cast the scores' bias; the operands have their type already
+    with torch.autocast(q.device.type, enabled=False):  # the operands have one type; autocast would copy the bias to it
         q, k, v = (x.reshape(B * H, -1, D) for x in (q, k, v))
         if causal:
             mask = torch.ones(T, S, dtype=torch.bool, device=q.device).tril()
@@ -84,9 +84,7 @@ class SelfAttention(nn.Module):
         self.qkv = nn.Linear(width, 3 * width)
         self.out = nn.Linear(width, width)
 
-    def forward(
-        self, x: Tensor, mask: Tensor | None = None, *, causal: bool = False, only: slice | None = None
-    ) -> Tensor:
+    def forward(self, x: Tensor, mask: Tensor | None = None, *, causal: bool = False, only: slice | None = None) -> Tensor:
         """`only`: the positions that ask; all are seen. Returns those alone, and `mask` has a row for each of them."""
         if only is None:
             q, k, v = self.qkv(x).chunk(3, dim=-1)
@@ -120,9 +118,7 @@ class Block(nn.Module):
         self.norm_mlp = nn.LayerNorm(width)
         self.mlp = Mlp(width, ratio=mlp_ratio, act=act)
 
-    def forward(
-        self, x: Tensor, mask: Tensor | None = None, *, causal: bool = False, only: slice | None = None
-    ) -> Tensor:
+    def forward(self, x: Tensor, mask: Tensor | None = None, *, causal: bool = False, only: slice | None = None) -> Tensor:
         """`only`: the positions to compute, the others being seen by them; see SelfAttention."""
         attended = self.attention(self.norm_attention(x), mask, causal=causal, only=only)
         x = (x if only is None else x[:, only]) + attended
@@ -145,9 +141,7 @@ class Transformer(nn.Module):
             for residual in (block.attention.out, block.mlp.down):
                 nn.init.normal_(residual.weight, std=std * (2 * layers) ** -0.5)
 
-    def forward(
-        self, x: Tensor, mask: Tensor | None = None, *, causal: bool = False, only: slice | None = None
-    ) -> Tensor:
+    def forward(self, x: Tensor, mask: Tensor | None = None, *, causal: bool = False, only: slice | None = None) -> Tensor:
         """(B, T, C) -> (B, T, C). With `only`, just those positions: the last block does not compute the others, which saves
         five sixths of its work when one is read.
         """

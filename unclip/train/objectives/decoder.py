@@ -12,7 +12,7 @@ from unclip.config import Config
 from unclip.data.order import Order
 from unclip.data.pool import NULL_ROW, Embedded, Pool
 from unclip.diffusion.guidance import GuidanceConfig
-from unclip.diffusion.process import DiffusionConfig, q_sample, training_losses
+from unclip.diffusion.process import DiffusionConfig, draw_timesteps, q_sample, training_losses
 from unclip.errors import ConfigError
 from unclip.images import grid, resize, to_images
 from unclip.models.clip import Text
@@ -65,7 +65,7 @@ class DecoderObjective:
     def loss(self, batch: dict[str, Tensor], generator: torch.Generator) -> tuple[Tensor, dict[str, float | Tensor]]:
         x0 = resize(batch["images"].movedim(-1, 1).float() / 127.5 - 1, self.side)
         count, device = len(x0), x0.device
-        t = torch.randint(len(self.schedule), (count,), generator=generator, device=device)
+        t = draw_timesteps(self.schedule, count, generator, device)
         noise = torch.randn(x0.shape, generator=generator, device=device)
         # Two independent coins per sample (section 2.1): .45 both kept, .45 z only, .05 caption only, .05 neither.
         drop_z = torch.rand(count, generator=generator, device=device) < self.data.drop_z

@@ -12,7 +12,7 @@ from unclip.config import Config
 from unclip.data.order import Order
 from unclip.data.pool import NULL_ROW, Embedded, Pool
 from unclip.diffusion.guidance import GuidanceConfig
-from unclip.diffusion.process import DiffusionConfig, q_sample, training_losses
+from unclip.diffusion.process import DiffusionConfig, draw_timesteps, q_sample, training_losses
 from unclip.errors import ConfigError
 from unclip.models.clip import Text
 from unclip.models.prior import Prior, PriorConfig
@@ -70,7 +70,7 @@ class PriorObjective:
 
     def loss(self, batch: dict[str, Tensor], generator: torch.Generator) -> tuple[Tensor, dict[str, float | Tensor]]:
         z0 = self.module.standardise(batch["z"])
-        t = torch.randint(len(self.schedule), (len(z0),), generator=generator, device=z0.device)
+        t = draw_timesteps(self.schedule, len(z0), generator, z0.device)
         noise = torch.randn(z0.shape, generator=generator, device=z0.device)
         z_t = q_sample(self.schedule, z0, t, noise)
         output = self.module(z_t, t, Text(batch["pooled"], batch["states"].float(), batch["mask"]))

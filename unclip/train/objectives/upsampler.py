@@ -23,7 +23,7 @@ from unclip.config import Config
 from unclip.data import degrade
 from unclip.data.order import Order
 from unclip.data.pool import Pool
-from unclip.diffusion.process import DiffusionConfig, interpret, q_sample, training_losses
+from unclip.diffusion.process import DiffusionConfig, draw_timesteps, interpret, q_sample, training_losses
 from unclip.errors import ConfigError
 from unclip.images import grid, resize, to_images
 from unclip.models.upsampler import Upsampler, UpsamplerConfig
@@ -85,7 +85,7 @@ class UpsamplerObjective:
         x0 = batch["crops"].movedim(-1, 1).float() / 127.5 - 1
         low = self._corrupt(resize(x0, self.crop // self.factor), generator)
         enlarged = self.module.enlarge(low)
-        t = torch.randint(len(self.schedule), (len(x0),), generator=generator, device=x0.device)
+        t = draw_timesteps(self.schedule, len(x0), generator, x0.device)
         noise = torch.randn(x0.shape, generator=generator, device=x0.device)
         x_t = q_sample(self.schedule, x0, t, noise)
         output = self.module(x_t, t, enlarged)
