@@ -1,7 +1,7 @@
 """How long people wait: from the start of the process to four pictures of 256 px on disk, and where the time goes.
 
 A round runs `unclip generate` in a fresh process, then a process that only imports torch, which nobody here can make
-faster, then one that imports all of ours. What the command's own clock does not see, the start of Python and the saving, is
+faster, then one that imports all of ours. What the command's own clock does not see, the start and the end of Python, is
 "the rest". The FLOPs of a stage are counted while one picture is painted in this process.
 
     python benchmarks/generate.py [--model icons] [--rounds 3] [--quick]

@@ -56,7 +56,7 @@ def test_json_is_one_object_with_paths_seeds_settings_and_seconds(run, tmp_path)
     assert [settings["seed"] for settings in answer["settings"]] == [3, 4]
     assert answer["settings"][0] == read_settings(answer["paths"][0])
     assert answer["settings"][0]["steps"] == "2"
-    assert list(answer["seconds"]) == ["load", "prior", "decoder", "to 64 px"]
+    assert list(answer["seconds"]) == ["import", "load", "prior", "decoder", "to 64 px", "save"]
     assert all(seconds > 0 for seconds in answer["seconds"].values())
     assert answer["grid"] == str(tmp_path / "out" / "grid.png")
     assert Path(answer["grid"]).exists()

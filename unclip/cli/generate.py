@@ -40,11 +40,17 @@ def generate(
     """
     from unclip.cli.console import note, print_json
     from unclip.errors import RequestError
-    from unclip.images import make_folder
 
     prompts = gather(prompts, prompt_file)
     if n < 1:
         raise RequestError(f"-n {n}: expected at least 1")
+
+    clock = Clock()
+    from unclip.cli.progress import StageProgress
+    from unclip.images import make_folder
+    from unclip.pipeline import Options, load
+
+    seconds = {"import": clock.lap()}
     folder = make_folder(out)
     changes = {
         "steps": steps,
@@ -54,14 +60,9 @@ def generate(
         "upsampler_steps": upsampler_steps,
         "sampler": sampler,
     }
-    began = time.perf_counter()
-
-    from unclip.cli.progress import StageProgress
-    from unclip.pipeline import Options, load
-
     options = Options.parse(changes, where="options")
     painter = load(model, device=device)
-    loading = time.perf_counter() - began
+    seconds["load"] = clock.lap()
     for prompt in painter.cut(prompts):
         note(f"the model reads only the beginning of this prompt: {prompt}")
     exact = False if batched else None
@@ -69,11 +70,25 @@ def generate(
         images = painter.generate(
             prompts, n=n, seed=seed, size=size, options=options, candidates=candidates, exact=exact, progress=progress
         )
+    clock.lap()
     written = write(images, folder, columns=(n if n > 1 else 4) if sheet else 0)
+    seconds |= {**progress.seconds, "save": clock.lap()}
     if as_json:
-        print_json({**written, "seconds": {"load": loading, **progress.seconds}})
+        print_json({**written, "seconds": seconds})
     else:
         print("\n".join([*written["paths"], *([written["grid"]] if sheet else [])]))
+
+
+class Clock:
+    """Seconds from lap to lap."""
+
+    def __init__(self) -> None:
+        self._since = time.perf_counter()
+
+    def lap(self) -> float:
+        now = time.perf_counter()
+        passed, self._since = now - self._since, now
+        return passed
 
 
 def write(images: "Sequence[Image]", folder: Path, *, columns: int) -> dict[str, Any]:
