@@ -3,8 +3,8 @@
 A step is forward, loss, backward and AdamW. Ours runs as `unclip train` runs it: bf16 autocast, channels_last, fused AdamW.
 The peer runs as installed, fp32, and again under bf16 autocast, which it was not written for. All take the same inputs.
 
-Our decoder has the shape that its training recipes have (pixels folded 2x2, layer norms, attention with an MLP), sized to
-cost what the peer's costs; the FLOPs of both are counted by torch and must agree within 2 %.
+Our decoder has the shape that its training recipes have (pixels folded 2x2, layer norms, attention with an MLP at 8 x 8
+positions), sized to cost what the peer's costs; the FLOPs of both are counted by torch and must agree within 2 %.
 
     python benchmarks/train_step.py [--seconds 60] [--quick]
 """
@@ -31,9 +31,10 @@ DECODER = DecoderConfig(
     unet=UNetConfig(
         image_size=64,
         channels=128,
-        mult=(1, 2, 2.5),
+        mult=(1, 2, 3.25),
         depth=(2, 2, 1),
-        attention=(32, 16),
+        attention=(16,),
+        head_channels=32,
         out_channels=6,
         context_width=EMBED,
         fold=2,
