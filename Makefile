@@ -23,7 +23,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 
 demo: venv ## four pictures by the shipped model, in out/demo
 	$(BIN)/unclip generate \
-	  "a 3d render of a slice of pizza" "a flat icon of a red apple" "a noto emoji of a cat" "a 3d render of a rocket" \
+	  "a 3d render of a tangerine" "a flat icon of a cactus" "a noto emoji of a red apple" "a twemoji of a red heart" \
 	  --seed 7 --grid --out $(OUT)/demo
 
 test: venv ## the whole test suite

@@ -65,6 +65,33 @@ def test_every_input_is_heard(decoder, part):
     assert (after - before).abs().amax(dim=(1, 2, 3)).min() > 1e-4
 
 
+def test_a_layout_is_drawn_from_z_and_caption_and_lies_beside_the_noise():
+    torch.manual_seed(0)
+    unet = MICRO.unet.model_dump() | {"in_channels": 6}
+    values = MICRO.model_dump() | {"unet": unet, "layout": {"side": 4, "width": 24, "depth": 2}}
+    decoder = scrambled(Decoder(DecoderConfig.parse(values)), 0, std=0.1)
+    x, t, z, text = inputs()
+    given = []
+    handle = decoder.unet.register_forward_pre_hook(lambda module, inputs: given.append(inputs[0]))
+    wide = torch.randn(2, 3, 48, 64)
+    decoder(x, t, z, text)
+    decoder(x, t, -z, text)
+    decoder(x, t, z, text._replace(pooled=-text.pooled))
+    decoder(x, t, z, text, torch.tensor([True, False]))
+    decoder(x, t, torch.stack([decoder.null_z, z[1]]), text)
+    assert decoder(wide, t, z, text).shape == wide.shape
+    handle.remove()
+    layouts = [inputs[:, 3:] for inputs in given]
+    assert torch.equal(given[0][:, :3], x)
+    small = decoder.layout(z, text.pooled)
+    assert small.shape == (2, 3, 4, 4)
+    torch.testing.assert_close(layouts[0].mean((2, 3)), small.mean((2, 3)), atol=0.1, rtol=0)
+    for other in layouts[1:3]:
+        assert (other - layouts[0]).abs().amax(dim=(1, 2, 3)).min() > 1e-4
+    torch.testing.assert_close(layouts[3], layouts[4])
+    assert given[5].shape == (2, 6, 48, 64)
+
+
 def test_padding_of_the_caption_changes_nothing(decoder):
     x, t, z, text = inputs()
     before = decoder(x, t, z, text)
@@ -102,8 +129,9 @@ def test_a_decoder_may_have_a_text_transformer_of_its_own():
         ({"unet": MICRO.unet.model_dump() | {"context_width": None}}, "needs a context_width"),
         ({"text": {"context": 6, "vocab": 20, "width": 16, "layers": 1, "heads": 2}}, "text_width 32 differs"),
         ({"image_tokens": 0}, "image_tokens = 0"),
+        ({"layout": {"side": 4, "width": 8}}, "in_channels is 3: 3 are expected without a layout, 6 with one"),
     ],
-    ids=["context", "text", "tokens"],
+    ids=["context", "text", "tokens", "layout"],
 )
 def test_impossible_shapes_are_one_line(changes, words):
     with pytest.raises(ConfigError, match=words) as error:

@@ -17,7 +17,8 @@ from unclip.diffusion.samplers import (
     ddpm,
     dpm_solver_pp_2m,
     drive,
-    estimate_x0_error,
+    measure_x0_error,
+    spread_x0_error,
 )
 from unclip.diffusion.schedule import Schedule, cosine, linear, make, respace
 from unclip.rng import Rng
@@ -305,7 +306,9 @@ def test_no_error_leaves_the_small_variance_and_the_data_bounds_it():
 
 def test_the_error_is_estimated_from_data():
     schedule, seeds = cosine(), range(8)
-    error = estimate_x0_error(schedule, gaussian(schedule), SPREAD * Rng(seeds).normal((2000,)), rng=Rng(seeds, stream=1))
+    knots = measure_x0_error(schedule, gaussian(schedule), SPREAD * Rng(seeds).normal((2000,)), rng=Rng(seeds, stream=1))
+    assert knots.shape == (50,)
+    error = spread_x0_error(schedule, knots)
     assert error.shape == (1000,)
     torch.testing.assert_close(error, posterior_variance_of_data(schedule), rtol=0.15, atol=1e-3)
 

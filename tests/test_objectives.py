@@ -9,6 +9,7 @@ from unclip.data import pool as pools
 from unclip.data.pool import NULL_ROW, Embedded
 from unclip.diffusion.process import DiffusionConfig, draw_timesteps, q_sample
 from unclip.errors import ConfigError, DataError
+from unclip.images import resize
 from unclip.models.clip import SIZES as CLIPS
 from unclip.models.decoder import SIZES as DECODERS
 from unclip.models.prior import SIZES as PRIORS
@@ -175,6 +176,53 @@ def test_the_decoder_learns_v_at_evenly_spread_timesteps(decoder_task):
     assert loss.item() == pytest.approx((signal * noise - spread * x0).square().mean().item(), rel=1e-5)
 
 
+@pytest.fixture
+def with_layout(pool):
+    """Makes decoder tasks whose decoder has a layout of 4 px; takes changes of their data."""
+    unet = DECODERS["micro"].unet.model_dump() | {"in_channels": 6}
+    shape = changed(DECODERS["micro"], unet=unet, layout={"side": 4, "width": 32, "depth": 2})
+
+    def make(**data) -> DecoderObjective:
+        torch.manual_seed(0)
+        return DecoderObjective(shape, V, DecoderData(pool=pool.root, **data))
+
+    return make
+
+
+def test_a_layout_is_trained_first_and_then_stays(with_layout):
+    def error(task) -> float:
+        batch = task.batch(range(48))
+        drawn = task.module.layout(batch["z"].float(), batch["pooled"].float())
+        return (drawn - resize(batch["images"].movedim(-1, 1).float() / 127.5 - 1, 4)).square().mean().item()
+
+    tasks = [with_layout(layout_steps=steps) for steps in (0, 60, 60)]
+    others = {name: tensor.clone() for name, tensor in tasks[1].module.unet.state_dict().items()}
+    for task in tasks:
+        task.prepare()
+    before, after, again = map(error, tasks)
+    assert after < 0.5 * before
+    assert again == after
+    assert all(torch.equal(tensor, others[name]) for name, tensor in tasks[1].module.unet.state_dict().items())
+    loss, _ = tasks[1].loss(tasks[1].batch(range(8)), torch.Generator().manual_seed(1))
+    loss.backward()
+    assert all(parameter.grad is None for parameter in tasks[1].module.layout.parameters())
+
+
+def test_z_is_noised_by_as_much_as_asked(decoder_task):
+    recorder = decoder_task.module = Recorder(DECODERS["micro"])
+    batch = {name: tensor[torch.arange(4800) % 48] for name, tensor in decoder_task.batch(range(48)).items()}
+    batch["images"] = torch.zeros(4800, 1, 1, 3, dtype=torch.uint8)
+    decoder_task.side = 1
+    decoder_task.data = DecoderData(pool=decoder_task.data.pool, z_noise=0.6)
+    decoder_task.loss(batch, torch.Generator().manual_seed(0))
+    noise = (recorder.asked[0][2] - batch["z"]) / decoder_task.embedded.z.float().std(0)
+    assert noise.mean().item() == pytest.approx(0, abs=0.01)
+    assert noise.square().mean().item() == pytest.approx(0.6**2 / 3, rel=0.05)  # the share is uniform: E[s^2] = 1/3
+    sizes = noise.square().mean(1).sqrt()
+    assert sizes.min() < 0.05
+    assert 0.5 < sizes.max() < 0.9
+
+
 def test_the_decoders_preview_and_figures_are_reproducible(decoder_task, monkeypatch):
     monkeypatch.setattr("unclip.train.objectives.decoder.SHOWN", 4)
     module = scrambled(decoder_task.module, 0)
@@ -211,8 +259,13 @@ def test_the_prior_sees_standardised_z_and_one_caption_in_ten_is_the_empty_one(p
 
 
 def test_the_priors_figures_tell_whether_diversity_is_kept(prior_task):
+    module = prior_task.module.eval()
+    assert module.x0_error.isnan().all()
     with torch.no_grad():
-        figures = prior_task.evaluate(prior_task.module.eval())
+        figures = prior_task.evaluate(module)
+    errors = module.x0_error
+    assert errors.isfinite().all()
+    assert errors.min() > 0
     assert set(figures) == {f"{split}/{name}" for split in ("train", "pair") for name in ("cosine", "spread")}
     assert all(figures[f"{split}/spread"] > 0 for split in ("train", "pair"))
     assert prior_task.preview(prior_task.module) is None

@@ -7,6 +7,7 @@ from torch import nn
 
 from unclip.diffusion.guidance import GuidanceConfig
 from unclip.diffusion.process import DiffusionConfig
+from unclip.errors import RequestError
 from unclip.models.clip import Text
 from unclip.models.decoder import SIZES, Decoder
 from unclip.models.prior import SIZES as PRIORS
@@ -148,6 +149,24 @@ def test_the_prior_answers_in_clips_space():
     assert calls == [6] * 4
     assert z.shape == (3, 32)
     assert (z - 7.0).abs().max() < 0.2
+
+
+def test_analytic_dpm_asks_the_prior_how_far_off_it_is(decoder):
+    torch.manual_seed(0)
+    prior = scrambled(Prior(PRIORS["micro"]), 0)
+    prior.set_statistics(torch.zeros(32), torch.ones(32))
+    sampling = SamplingConfig(sampler="analytic", steps=4, guidance=OFF)
+
+    def z(error: float) -> torch.Tensor:
+        prior.set_x0_error(torch.full_like(prior.x0_error, error))
+        return sample_prior(prior, DiffusionConfig(prediction="x0"), sampling, captions(2), captions(1, 9), Rng((3, 4)))
+
+    assert torch.equal(z(0.3), z(0.3))
+    assert not torch.equal(z(0.3), z(0.1))
+    with pytest.raises(RequestError, match="analytic needs a prior whose error was measured"):
+        z(float("nan"))
+    with pytest.raises(RequestError, match="analytic needs a prior"):
+        paint(decoder, sampling)
 
 
 def test_the_priors_unconditional_branch_keeps_the_noised_z():

@@ -31,7 +31,15 @@ from unclip.models.decoder import Decoder, DecoderConfig
 from unclip.models.prior import Prior, PriorConfig
 from unclip.models.upsampler import Upsampler, UpsamplerConfig
 from unclip.rng import Rng
-from unclip.stages import OnStep, SamplerName, SamplingConfig, sample_decoder, sample_prior, sample_upsampler
+from unclip.stages import (
+    OnStep,
+    PriorSamplerName,
+    SamplerName,
+    SamplingConfig,
+    sample_decoder,
+    sample_prior,
+    sample_upsampler,
+)
 from unclip.tokenizer import Tokenizer
 from unclip.weights import store
 
@@ -60,6 +68,7 @@ class Options(Config):
     guidance: float | None = Field(default=None, ge=0)
     prior_steps: int | str | None = None
     prior_guidance: float | None = Field(default=None, ge=0)
+    prior_sampler: PriorSamplerName | None = None
     upsampler_steps: int | str | None = None
     sampler: SamplerName | None = None
 
@@ -67,7 +76,7 @@ class Options(Config):
         return _changed(sampling, self.steps, self.guidance, self.sampler)
 
     def prior(self, sampling: SamplingConfig) -> SamplingConfig:
-        return _changed(sampling, self.prior_steps, self.prior_guidance, None)
+        return _changed(sampling, self.prior_steps, self.prior_guidance, self.prior_sampler)
 
     def upsampler(self, sampling: SamplingConfig) -> SamplingConfig:
         return _changed(sampling, self.upsampler_steps, None, None)
@@ -343,7 +352,7 @@ def _check_request(prompts: Sequence[str], seeds: Sequence[int], n: int, candida
 
 
 def _changed(
-    sampling: SamplingConfig, steps: int | str | None, guidance: float | None, sampler: SamplerName | None
+    sampling: SamplingConfig, steps: int | str | None, guidance: float | None, sampler: PriorSamplerName | None
 ) -> SamplingConfig:
     values = sampling.model_dump()
     if steps is not None:

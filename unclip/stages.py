@@ -16,6 +16,7 @@ from unclip.diffusion.guidance import GuidanceConfig, guided
 from unclip.diffusion.process import DiffusionConfig, Prediction, interpret
 from unclip.diffusion.samplers import Predict, Sampler, Step
 from unclip.diffusion.schedule import Schedule, respace
+from unclip.errors import RequestError
 from unclip.models.clip import Text
 from unclip.models.decoder import Decoder
 from unclip.models.prior import Prior
@@ -25,12 +26,14 @@ from unclip.rng import Rng
 OnStep = Callable[[Step], None]
 Network = Callable[[Tensor, Tensor], Tensor]
 SamplerName = Literal["ddpm", "ddim", "dpm++"]
+PriorSamplerName = Literal["ddpm", "ddim", "dpm++", "analytic"]
 
 
 class SamplingConfig(Config):
     """How a stage is sampled."""
 
-    sampler: SamplerName = "dpm++"
+    sampler: PriorSamplerName = "dpm++"
+    """`analytic` is for priors, which know how far off their predictions are."""
     steps: int | str = 20
     """A number, or what `diffusion.schedule.spacing` understands."""
     eta: float = Field(default=0.0, ge=0, le=1)
@@ -53,7 +56,7 @@ def sample_prior(
         return prior(z_t, t, _rows(text, null, len(z_t)))
 
     noise = rng.normal((prior.cfg.embed,))
-    z = _sample(network, diffusion, sampling, noise, rng, on_step)
+    z = _sample(network, diffusion, sampling, noise, rng, on_step, prior.x0_error)
     return prior.restore(z)
 
 
@@ -97,9 +100,27 @@ def sample_upsampler(
     )
 
 
-def make_sampler(schedule: Schedule, sampling: SamplingConfig, noise: Tensor, rng: Rng, *, learned: bool = False) -> Sampler:
-    """The sampler that `sampling` names, from `noise` = x_T, over the respaced schedule."""
+def make_sampler(
+    schedule: Schedule,
+    sampling: SamplingConfig,
+    noise: Tensor,
+    rng: Rng,
+    *,
+    learned: bool = False,
+    x0_error: Tensor | None = None,
+) -> Sampler:
+    """The sampler that `sampling` names, from `noise` = x_T, over the respaced schedule.
+
+    RequestError for `analytic` without an `x0_error` that was measured.
+    """
     spaced = respace(schedule, sampling.steps)
+    if sampling.sampler == "analytic":
+        if x0_error is None or x0_error.isnan().any():
+            raise RequestError(
+                "the sampler analytic needs a prior whose error was measured in training: take dpm++, ddim or ddpm"
+            )
+        error = samplers.spread_x0_error(schedule, x0_error.cpu())
+        return samplers.analytic_dpm(spaced, noise, rng=rng, x0_error=error)
     if sampling.sampler == "ddim":
         return samplers.ddim(spaced, noise, rng=rng, eta=sampling.eta)
     if sampling.sampler == "ddpm":
@@ -108,11 +129,17 @@ def make_sampler(schedule: Schedule, sampling: SamplingConfig, noise: Tensor, rn
 
 
 def _sample(
-    network: Network, diffusion: DiffusionConfig, sampling: SamplingConfig, noise: Tensor, rng: Rng, on_step: OnStep | None
+    network: Network,
+    diffusion: DiffusionConfig,
+    sampling: SamplingConfig,
+    noise: Tensor,
+    rng: Rng,
+    on_step: OnStep | None,
+    x0_error: Tensor | None = None,
 ) -> Tensor:
     """`network(x, t)` is asked with a batch of B, or, guided, of 2 B: the conditional rows, then the unconditional."""
     schedule = diffusion.noise_schedule()
-    sampler = make_sampler(schedule, sampling, noise, rng, learned=diffusion.learn_sigma)
+    sampler = make_sampler(schedule, sampling, noise, rng, learned=diffusion.learn_sigma, x0_error=x0_error)
 
     def ask(x: Tensor, t: int) -> Prediction:
         return interpret(diffusion, schedule, network(x, torch.full((len(x),), t, device=x.device)), x, t)

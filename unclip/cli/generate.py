@@ -26,6 +26,7 @@ def generate(
     guidance: float = typer.Option(None, "--guidance", help="Guidance scale of the decoder; 1 is off."),
     prior_steps: str = typer.Option(None, "--prior-steps", help="Steps of the prior."),
     prior_guidance: float = typer.Option(None, "--prior-guidance", help="Guidance scale of the prior; 1 is off."),
+    prior_sampler: str = typer.Option(None, "--prior-sampler", help="The prior's: dpm++, ddim, ddpm or analytic."),
     upsampler_steps: str = typer.Option(None, "--upsampler-steps", help="Steps of every upsampler."),
     sampler: str = typer.Option(None, "--sampler", help="The decoder's sampler: dpm++, ddim or ddpm."),
     candidates: int = typer.Option(2, "--candidates", help="Prior samples a picture; the best is painted."),
@@ -38,13 +39,12 @@ def generate(
 
     Example: unclip generate "a slice of pizza" -n 4 --seed 7 --size 256 -o out/
     """
-    from unclip.cli.console import note, print_json
+    from unclip.cli.console import note
     from unclip.errors import RequestError
 
     prompts = gather(prompts, prompt_file)
     if n < 1:
         raise RequestError(f"-n {n}: expected at least 1")
-
     clock = Clock()
     from unclip.cli.progress import StageProgress
     from unclip.images import make_folder
@@ -57,6 +57,7 @@ def generate(
         "guidance": guidance,
         "prior_steps": prior_steps,
         "prior_guidance": prior_guidance,
+        "prior_sampler": prior_sampler,
         "upsampler_steps": upsampler_steps,
         "sampler": sampler,
     }
@@ -72,11 +73,17 @@ def generate(
         )
     clock.lap()
     written = write(images, folder, columns=(n if n > 1 else 4) if sheet else 0)
-    seconds |= {**progress.seconds, "save": clock.lap()}
+    tell(written, seconds | progress.seconds | {"save": clock.lap()}, as_json=as_json)
+
+
+def tell(written: dict[str, Any], seconds: dict[str, float], *, as_json: bool) -> None:
+    """Prints what `write` wrote: a path a line, or all of it as one JSON object with the seconds of each part."""
+    from unclip.cli.console import print_json
+
     if as_json:
         print_json({**written, "seconds": seconds})
     else:
-        print("\n".join([*written["paths"], *([written["grid"]] if sheet else [])]))
+        print("\n".join([*written["paths"], *([written["grid"]] if written["grid"] else [])]))
 
 
 class Clock:

@@ -36,6 +36,6 @@ def train(
     from unclip.train.loop import train as run_training
 
     objective = make_objective(recipe, out)
-    fill = None if init is None else initialiser(init, recipe, objective.module)
+    fill = initialiser(init, recipe, objective.module) if init else getattr(objective, "prepare", None)
     outcome = run_training(objective, recipe.train, out, recipe=recorded(recipe, objective), init=fill)
     raise typer.Exit(outcome.exit_code)

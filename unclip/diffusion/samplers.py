@@ -177,7 +177,7 @@ def analytic_dpm(
 
     The paper estimates the last factor as (1 - alpha_bar) / alpha_bar (1 - Gamma), Gamma = E ||eps||^2 / d, which at the
     noisy end of the cosine schedule is 4e8 times a difference of two almost equal numbers. Here it is `x0_error`, fp64 (T,)
-    over the training timesteps, the network's mean squared error in x_0 (see `estimate_x0_error`): the same for a perfect
+    over the training timesteps, the network's mean squared error in x_0 (see `measure_x0_error`): the same for a perfect
     network, and well conditioned.
 
     x0_variance: the data's variance per dimension, which E Var[x_0 | x_t] cannot exceed (the paper bounds it by the data's
@@ -202,18 +202,29 @@ def analytic_variance(schedule: Schedule, x0_error: Tensor, x0_variance: float =
     return schedule.posterior_variance + schedule.posterior_x0.square() * unknown
 
 
-def estimate_x0_error(schedule: Schedule, predict: Predict, x0: Tensor, *, rng: Rng, positions: int = 50) -> Tensor:
-    """What `analytic_dpm` needs: the mean squared error of predicted x_0 per dimension at each timestep, fp64 (T,).
+def measure_x0_error(schedule: Schedule, predict: Predict, x0: Tensor, *, rng: Rng, knots: int = 50) -> Tensor:
+    """The mean squared error of predicted x_0 per dimension at `knots` timesteps, evenly spread, fp64 (knots,).
 
-    Asks `predict` about x0 (B, ...) noised at `positions` timesteps and interpolates over log-SNR, along which the error is
-    smooth. `schedule` is the training schedule; average the results of several batches if B is small.
+    Asks `predict` about x0 (B, ...), noised. `schedule` is the training schedule; average over batches if B is small.
     """
-    asked = torch.linspace(0, len(schedule) - 1, min(positions, len(schedule)), dtype=torch.float64).round().long()
     errors = []
-    for t in asked.tolist():
+    for t in _knots(schedule, knots).tolist():
         x_t = q_sample(schedule, x0, t, rng.normal(x0.shape[1:]))
         errors.append((predict(x_t, t).x0 - x0).double().square().mean().cpu())
-    return _interpolate(-schedule.snr.log(), -schedule.snr.log()[asked], torch.stack(errors))
+    return torch.stack(errors)
+
+
+def spread_x0_error(schedule: Schedule, errors: Tensor) -> Tensor:
+    """What `analytic_dpm` needs: the errors that were measured at knots, at each timestep, fp64 (T,).
+
+    Interpolates over log-SNR, along which the error is smooth.
+    """
+    place = -schedule.snr.log()
+    return _interpolate(place, place[_knots(schedule, len(errors))], errors.double().to(place.device))
+
+
+def _knots(schedule: Schedule, count: int) -> Tensor:
+    return torch.linspace(0, len(schedule) - 1, count, dtype=torch.float64).round().long()
 
 
 def _interpolate(at: Tensor, x: Tensor, y: Tensor) -> Tensor:

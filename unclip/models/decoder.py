@@ -8,9 +8,16 @@ Dimension letters: B batch, E embedding, L caption tokens, C text width, K image
   z becomes a learned embedding; a dropped caption is the caption "", so the network needs no second null.
 - The caption comes from CLIP's own text encoder, frozen (Karlo's way), which is precomputed once; or from a transformer of
   the decoder's own (`text`, the paper's way), whose last token's state is added to the timestep embedding too.
+- Beyond the paper, for small models (`layout`): an MLP draws a small picture from z and the caption, the best guess of what
+  is to come, and the U-Net finds it beside x_t, as upsamplers have theirs. It is trained first, alone, in minutes. Without
+  it all of the layout has to come out of channel-wise scales and shifts, through many layers: after 147,000 pictures the
+  icons decoder, asked about pure noise, was further off than linear regression from z (docs/log.md).
 """
 
+from itertools import pairwise
+
 import torch
+import torch.nn.functional as F
 from pydantic import PositiveInt, model_validator
 from torch import Tensor, nn
 
@@ -20,18 +27,28 @@ from unclip.models.clip import Text, TextConfig, TextEncoder
 from unclip.models.unet import UNet, UNetConfig
 
 
+class LayoutConfig(Config):
+    side: PositiveInt  # of the small picture
+    width: PositiveInt  # of the MLP that draws it
+    depth: PositiveInt = 1  # its hidden layers
+
+
 class DecoderConfig(Config):
     unet: UNetConfig
     embed: PositiveInt  # E, of z
     text_width: PositiveInt  # C, of the caption's states
     text_embed: PositiveInt  # of the caption's pooled embedding
     image_tokens: PositiveInt = 4
+    layout: LayoutConfig | None = None
     text: TextConfig | None = None  # a text transformer of the decoder's own; None: CLIP's states are handed in
 
     @model_validator(mode="after")
     def _consistent(self) -> "DecoderConfig":
         if self.unet.context_width is None:
             raise ValueError("the decoder's unet needs a context_width for the caption's tokens")
+        channels = 6 if self.layout else 3
+        if self.unet.in_channels != channels:
+            raise ValueError(f"unet.in_channels is {self.unet.in_channels}: 3 are expected without a layout, 6 with one")
         if self.text is not None and self.text.width != self.text_width:
             raise ValueError(f"text_width {self.text_width} differs from the text transformer's width {self.text.width}")
         return self
@@ -58,10 +75,12 @@ SIZES = {
             fold=2,
             norm="layer",
             attention_mlp=True,
+            in_channels=6,
         ),
         embed=256,
         text_width=256,
         text_embed=256,
+        layout=LayoutConfig(side=16, width=896, depth=2),
     ),
     # Table 3: 512 channels, depth 3, multiples 1 2 3 4, attention at 32 16 8, text 24 layers of 2048, learned variance.
     "paper": DecoderConfig(
@@ -83,6 +102,20 @@ SIZES = {
 }
 
 
+class Layout(nn.Module):
+    """z (B, E) and pooled captions (B, P) -> a small picture (B, 3, S, S) in [-1, 1], a little beyond at times."""
+
+    def __init__(self, cfg: LayoutConfig, inputs: int):
+        super().__init__()
+        self.side = cfg.side
+        widths = [inputs, *[cfg.width] * cfg.depth]
+        hidden = [part for a, b in pairwise(widths) for part in (nn.Linear(a, b), nn.SiLU())]
+        self.mlp = nn.Sequential(*hidden, nn.Linear(cfg.width, 3 * cfg.side**2))
+
+    def forward(self, z: Tensor, pooled: Tensor) -> Tensor:
+        return self.mlp(torch.cat([z, pooled.to(z.dtype)], dim=1)).unflatten(1, (3, self.side, self.side))
+
+
 class Decoder(nn.Module):
     def __init__(self, cfg: DecoderConfig):
         super().__init__()
@@ -97,6 +130,7 @@ class Decoder(nn.Module):
         self.norm_text = nn.LayerNorm(context)
         self.null_z = nn.Parameter(torch.zeros(cfg.embed))
         self.text = None if cfg.text is None else TextEncoder(cfg.text, cfg.text_embed, "gelu", end_token=cfg.text.vocab - 1)
+        self.layout = None if cfg.layout is None else Layout(cfg.layout, cfg.embed + cfg.text_embed)
         self.unet = UNet(cfg.unet)
 
     def encode_text(self, ids: Tensor, mask: Tensor) -> Text:
@@ -112,6 +146,9 @@ class Decoder(nn.Module):
         if drop_z is not None:
             z = torch.where(drop_z[:, None], self.null_z.to(z.dtype), z)
         emb = self.time(timestep_embedding(t, self.cfg.unet.channels)) + self.z_to_time(z) + self.text_to_time(text.pooled)
+        if self.layout is not None:
+            layout = F.interpolate(self.layout(z, text.pooled), size=x_t.shape[2:], mode="bilinear")
+            x_t = torch.cat([x_t, layout.to(x_t.dtype)], dim=1)
         image_tokens = self.z_to_tokens(z).unflatten(-1, (self.cfg.image_tokens, -1))
         caption_tokens = self.norm_text(self.text_to_tokens(text.states))
         context = torch.cat([image_tokens, caption_tokens.to(image_tokens.dtype)], dim=1)

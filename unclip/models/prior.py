@@ -5,8 +5,9 @@ Dimension letters: B batch, E embedding, L caption tokens, C text width.
 A causal transformer over the sequence [caption states (L), text embedding, timestep, noised z, query]; the state at the
 query predicts the un-noised z itself, not the noise. Works in a standardised space, (z - mean) / std per dimension, because
 diffusion expects unit variance (Karlo's convention; the paper scales normalised embeddings by 17.2 to the same end). The
-statistics are part of the weights, so a prior cannot be sampled in another space than it was trained in. For guidance, a
-dropped caption is the caption "": its states and its embedding; the noised z stays.
+statistics are part of the weights, so a prior cannot be sampled in another space than it was trained in; so is how far off
+its predictions are, which Analytic-DPM needs. For guidance, a dropped caption is the caption "": its states and its
+embedding; the noised z stays.
 """
 
 import torch
@@ -16,6 +17,8 @@ from torch import Tensor, nn
 from unclip.config import Config
 from unclip.layers import Transformer, timestep_embedding
 from unclip.models.clip import Text
+
+X0_ERROR_KNOTS = 32  # timesteps at which the error is kept
 
 
 class PriorConfig(Config):
@@ -36,7 +39,7 @@ class PriorConfig(Config):
 
 SIZES = {
     "micro": PriorConfig(embed=32, text_embed=32, text_width=32, context=16, width=32, layers=2, heads=2),
-    "icons": PriorConfig(embed=256, text_embed=256, text_width=256, context=24, width=256, layers=6, heads=4),
+    "icons": PriorConfig(embed=256, text_embed=256, text_width=256, context=24, width=256, layers=4, heads=4),
     # Table 3: width 2048, 24 blocks, 32 heads, 256 tokens of context.
     "paper": PriorConfig(embed=1024, text_embed=1024, text_width=1024, context=256, width=2048, layers=24, heads=32),
 }
@@ -45,6 +48,7 @@ SIZES = {
 class Prior(nn.Module):
     z_mean: Tensor
     z_std: Tensor
+    x0_error: Tensor
 
     def __init__(self, cfg: PriorConfig):
         super().__init__()
@@ -62,11 +66,16 @@ class Prior(nn.Module):
         # NaN until set: a prior without statistics must fail loudly, not return noise.
         self.register_buffer("z_mean", torch.full((cfg.embed,), float("nan")))
         self.register_buffer("z_std", torch.full((cfg.embed,), float("nan")))
+        self.register_buffer("x0_error", torch.full((X0_ERROR_KNOTS,), float("nan")))
 
     def set_statistics(self, mean: Tensor, std: Tensor) -> None:
         """The mean and standard deviation (E,) of the training images' z."""
         self.z_mean.copy_(mean)
         self.z_std.copy_(std)
+
+    def set_x0_error(self, errors: Tensor) -> None:
+        """What `diffusion.samplers.measure_x0_error` found at X0_ERROR_KNOTS timesteps; only Analytic-DPM asks for it."""
+        self.x0_error.copy_(errors)
 
     def standardise(self, z: Tensor) -> Tensor:
         return (z - self.z_mean) / self.z_std

@@ -18,8 +18,11 @@ from unclip.images import grid, resize, to_images
 from unclip.models.clip import Text
 from unclip.models.decoder import Decoder, DecoderConfig
 from unclip.rng import Rng
+from unclip.seeds import mix
 from unclip.stages import SamplingConfig, sample_decoder
+from unclip.train.optimizer import Schedule
 
+LAYOUT_BATCH, LAYOUT_RATE = 384, 2e-3
 SHOWN = 16  # pictures in the preview, half of them from the validation pool
 
 
@@ -30,6 +33,8 @@ class DecoderData(Config):
     seed: int = 0
     drop_z: float = Field(default=0.1, ge=0, le=1)
     drop_text: float = Field(default=0.5, ge=0, le=1)
+    z_noise: float = Field(default=0.0, ge=0)  # the most noise that z gets, in standard deviations of each of its numbers
+    layout_steps: int = Field(default=4000, ge=0)  # for which the layout, if there is one, is trained when a run begins
 
 
 class DecoderObjective:
@@ -49,7 +54,40 @@ class DecoderObjective:
         self.diffusion = diffusion
         self.schedule = diffusion.noise_schedule()
         self.module = Decoder(model)
+        if self.module.layout is not None:
+            self.module.layout.requires_grad_(False)
+        self._z_std = self.embedded.z.float().std(0)
         self.order = Order(len(self.pool), data.seed)
+
+    def prepare(self) -> None:
+        """Called once, when a run starts from nothing: trains the layout, which then stays as it is.
+
+        Alone, that MLP sees thousands of pictures a second, where the whole decoder sees dozens; and it needs a rate that
+        falls, while the decoder's stays high for long.
+        """
+        if self.module.layout is None:
+            return
+        layout, embedded = self.module.layout.requires_grad_(), self.embedded
+        device, count, steps = self.module.null_z.device, len(self.pool), self.data.layout_steps
+        parts = (list(range(first, min(first + 1000, count))) for first in range(0, count, 1000))
+        small = torch.cat([resize(self.pool.tensor(rows, self.side), layout.side) for rows in parts])
+        null = self._null(device).pooled
+        generator = torch.Generator().manual_seed(mix(self.data.seed, count))
+        optimizer = torch.optim.AdamW(layout.parameters(), weight_decay=0.01)
+        rate = Schedule(steps, LAYOUT_RATE, decay="wsd", cooldown=0.5)
+        for step in range(steps):
+            rows = torch.randint(count, (LAYOUT_BATCH,), generator=generator)
+            drop_z, drop_text = (
+                (torch.rand(LAYOUT_BATCH, 1, generator=generator) < share).to(device)
+                for share in (self.data.drop_z, self.data.drop_text)
+            )
+            z = torch.where(drop_z, self.module.null_z.detach(), self._blur(embedded.z[rows].float(), generator).to(device))
+            pooled = torch.where(drop_text, null, embedded.pooled[embedded.caption[rows]].to(device).float())
+            optimizer.param_groups[0]["lr"] = rate(step)
+            optimizer.zero_grad()
+            (layout(z, pooled) - small[rows].to(device)).square().mean().backward()
+            optimizer.step()
+        layout.requires_grad_(False).zero_grad()
 
     def batch(self, positions: Sequence[int]) -> dict[str, Tensor]:
         rows = [self.order(position) for position in positions]
@@ -70,9 +108,10 @@ class DecoderObjective:
         # Two independent coins per sample (section 2.1): .45 both kept, .45 z only, .05 caption only, .05 neither.
         drop_z = torch.rand(count, generator=generator, device=device) < self.data.drop_z
         drop_text = torch.rand(count, generator=generator, device=device) < self.data.drop_text
+        z = self._blur(batch["z"].float(), generator)
         text = _drop(Text(batch["pooled"], batch["states"].float(), batch["mask"]), self._null(device), drop_text)
         x_t = q_sample(self.schedule, x0, t, noise).contiguous(memory_format=torch.channels_last)
-        output = self.module(x_t, t, batch["z"], text, drop_z)
+        output = self.module(x_t, t, z, text, drop_z)
         losses = training_losses(self.diffusion, self.schedule, output, x0, x_t, noise, t)
         noisy = t >= len(self.schedule) // 2
         return losses.mean(), {
@@ -109,6 +148,18 @@ class DecoderObjective:
         output = module(x_t.to(device), t.to(device), embedded.z[rows].to(device), text).cpu()
         losses = training_losses(self.diffusion, self.schedule, output, x0, x_t, noise, t)
         return {"loss": float(losses.mean()), "loss_noisy": float(losses[len(rows) // 2 :].mean())}
+
+    def _blur(self, z: Tensor, generator: torch.Generator) -> Tensor:
+        """z with up to `data.z_noise` standard deviations of noise, uniformly much (conditioning augmentation, 2106.15282).
+
+        A prior's z is never quite the picture's, and a decoder that has only seen true ones believes every bit of it, also
+        where the caption knows better.
+        """
+        if not self.data.z_noise:
+            return z
+        share = torch.rand(len(z), 1, generator=generator, device=z.device)
+        noise = torch.randn(z.shape, generator=generator, device=z.device)
+        return z + self.data.z_noise * share * noise * self._z_std.to(z.device)
 
     def _null(self, device: torch.device) -> Text:
         return self.embedded.text(torch.tensor([NULL_ROW])).to(device)

@@ -12,10 +12,11 @@ from unclip.config import Config
 from unclip.data.order import Order
 from unclip.data.pool import NULL_ROW, Embedded, Pool
 from unclip.diffusion.guidance import GuidanceConfig
-from unclip.diffusion.process import DiffusionConfig, draw_timesteps, q_sample, training_losses
+from unclip.diffusion.process import DiffusionConfig, Prediction, draw_timesteps, interpret, q_sample, training_losses
+from unclip.diffusion.samplers import measure_x0_error
 from unclip.errors import ConfigError
 from unclip.models.clip import Text
-from unclip.models.prior import Prior, PriorConfig
+from unclip.models.prior import X0_ERROR_KNOTS, Prior, PriorConfig
 from unclip.rng import Rng
 from unclip.seeds import mix
 from unclip.stages import SamplingConfig, sample_prior
@@ -84,6 +85,7 @@ class PriorObjective:
         """Of sampled z on the validation pool, by split: cosine to the true z, standardised, and the spread that is kept.
 
         spread: the trace of the sampled z's covariance over the true z's; 1 keeps all diversity.
+        Measures for Analytic-DPM how far off the module's predictions are, and puts that into it.
         """
         if self.valid is None or self.valid_embedded is None:
             return {}
@@ -99,4 +101,18 @@ class PriorObjective:
             sampled, true = module.standardise(z), module.standardise(embedded.z[rows].to(device))
             figures[f"{split}/cosine"] = float(F.cosine_similarity(sampled, true).mean())
             figures[f"{split}/spread"] = float(sampled.var(0).sum() / true.var(0).sum())
+        if len(self.schedule) >= X0_ERROR_KNOTS:
+            self._measure_error(module, embedded)
         return figures
+
+    def _measure_error(self, module: Prior, embedded: Embedded) -> None:
+        rows = list(range(0, len(embedded.z), -(-len(embedded.z) // 512)))
+        device = next(module.parameters()).device
+        text = embedded.text(embedded.caption[rows]).to(device)
+
+        def predict(z_t: Tensor, t: int) -> Prediction:
+            output = module(z_t, torch.full((len(z_t),), t, device=device), text)
+            return interpret(self.diffusion, self.schedule, output, z_t, t)
+
+        z0, rng = module.standardise(embedded.z[rows].to(device)), Rng(range(len(rows)), device=device)
+        module.set_x0_error(measure_x0_error(self.schedule, predict, z0, rng=rng, knots=X0_ERROR_KNOTS))
