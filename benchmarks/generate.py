@@ -22,7 +22,7 @@ from unclip.diffusion.samplers import Step
 from unclip.errors import UnclipError
 from unclip.pipeline import UnCLIP, load
 
-PROMPT, PICTURES = "a 3d render of a slice of pizza", 4
+PROMPT, PICTURES = "a flat icon of a cactus", 4
 
 
 def main() -> None:

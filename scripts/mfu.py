@@ -9,16 +9,14 @@ Prints one JSON object a run.
 """
 
 import argparse
-import json
 import statistics
-import sys
 from pathlib import Path
 
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from unclip.errors import UnclipError
+from unclip.cli.console import guarded, print_json
 from unclip.train.log import read_log
 from unclip.train.recipe import Recipe, make_objective, read_run
 
@@ -53,19 +51,14 @@ def measure(run: Path, peak: float) -> dict[str, str | float | int | None]:
     }
 
 
-def main() -> int:
+def main() -> None:
     parser = argparse.ArgumentParser(description="Model FLOPs utilisation of training runs.")
     parser.add_argument("runs", type=Path, nargs="+")
     parser.add_argument("--peak", type=float, default=990.0, help="the machine's dense bf16 peak, TFLOP/s (an H200: 990)")
     args = parser.parse_args()
-    try:
-        for run in args.runs:
-            print(json.dumps(measure(run, args.peak)))
-    except UnclipError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
+    for run in args.runs:
+        print_json(measure(run, args.peak))
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    raise SystemExit(guarded(main))

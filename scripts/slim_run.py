@@ -10,13 +10,13 @@ import argparse
 import hashlib
 import json
 import shutil
-import sys
 from pathlib import Path
 
 import torch
 from safetensors.torch import load_file, save_file
 
-from unclip.errors import UnclipError, WeightsError
+from unclip.cli.console import guarded
+from unclip.errors import WeightsError
 from unclip.train.state import CHECKPOINTS, STATE, checkpoints, read_manifest
 
 BESIDE = ("config.yaml", "tokenizer.json", "log.jsonl", "report.html", "finished.yaml")
@@ -49,18 +49,13 @@ def _small(tensor: torch.Tensor) -> torch.Tensor:
     return tensor.to(torch.bfloat16) if tensor.is_floating_point() else tensor
 
 
-def main() -> int:
+def main() -> None:
     parser = argparse.ArgumentParser(description="Copy a training run without what only its continuation needs.")
     parser.add_argument("run", type=Path)
     parser.add_argument("out", type=Path)
     args = parser.parse_args()
-    try:
-        slim(args.run, args.out)
-    except UnclipError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
+    slim(args.run, args.out)
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    raise SystemExit(guarded(main))

@@ -197,8 +197,10 @@ def test_a_layout_is_trained_first_and_then_stays(with_layout):
 
     tasks = [with_layout(layout_steps=steps) for steps in (0, 60, 60)]
     others = {name: tensor.clone() for name, tensor in tasks[1].module.unet.state_dict().items()}
+    said = []
     for task in tasks:
-        task.prepare()
+        task.prepare(said.append)
+    assert [line.split(",")[0] for line in said] == 2 * ["the layout first: step 60 of 60"]
     before, after, again = map(error, tasks)
     assert after < 0.5 * before
     assert again == after

@@ -3,7 +3,7 @@
     import unclip
 
     model = unclip.load("icons")
-    model.generate("a 3d render of a slice of pizza", n=4, seed=7)[0].save("pizza.png")
+    model.generate("a flat icon of a cactus", n=4, seed=7)[0].save("cactus.png")
 
 Importing the package costs nothing: torch is loaded with the first name that needs it.
 """

@@ -68,7 +68,7 @@ def root(
 ) -> None:
     """DALL·E 2 as open software: paint, train, judge.
 
-    Example: unclip generate "a 3d render of a slice of pizza" -n 4 --seed 7 -o out
+    Example: unclip generate "a flat icon of a cactus" -n 4 --seed 7 -o out
     """
 
 

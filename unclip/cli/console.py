@@ -2,10 +2,13 @@
 
 import json
 import sys
+from collections.abc import Callable
 from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from unclip.errors import UnclipError
 
 
 def stderr() -> Console:
@@ -16,6 +19,16 @@ def stderr() -> Console:
 def note(message: str) -> None:
     """One line on stderr, for the person who watches."""
     print(message, file=sys.stderr, flush=True)
+
+
+def guarded(body: Callable[[], object]) -> int:
+    """The exit code of a script: 0, or 2 after one line on stderr when `body` raises UnclipError."""
+    try:
+        body()
+    except UnclipError as error:
+        note(f"error: {error}")
+        return 2
+    return 0
 
 
 def print_json(value: Any) -> None:

@@ -37,7 +37,7 @@ def generate(
 ) -> None:
     """Paint prompts, and print the path of each picture.
 
-    Example: unclip generate "a slice of pizza" -n 4 --seed 7 --size 256 -o out/
+    Example: unclip generate "a flat icon of a cactus" -n 4 --seed 7 --size 256 -o out/
     """
     from unclip.cli.console import note
     from unclip.errors import RequestError
@@ -123,7 +123,7 @@ def gather(given: list[str] | None, path: Path | None) -> list[str]:
 
     prompts = [*(given or []), *(read_prompts(path) if path else [])]
     if not prompts:
-        raise RequestError('no prompt: give one in quotes, as in unclip generate "a slice of pizza", or --prompt-file')
+        raise RequestError('no prompt: give one in quotes, as in unclip generate "a red apple", or --prompt-file')
     return prompts
 
 

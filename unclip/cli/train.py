@@ -1,5 +1,6 @@
 """`unclip train`: one part of the model from a recipe."""
 
+from functools import partial
 from pathlib import Path
 
 import typer
@@ -32,10 +33,11 @@ def train(
     if out is None:
         raise ConfigError("no folder for the run: name one with --out")
 
+    from unclip.cli.console import note
     from unclip.train.bundle import initialiser
     from unclip.train.loop import train as run_training
 
     objective = make_objective(recipe, out)
-    fill = initialiser(init, recipe, objective.module) if init else getattr(objective, "prepare", None)
+    fill = initialiser(init, recipe, objective.module) if init else partial(objective.prepare, note)
     outcome = run_training(objective, recipe.train, out, recipe=recorded(recipe, objective), init=fill)
     raise typer.Exit(outcome.exit_code)

@@ -1,6 +1,6 @@
 """What the loop has to know of a network that it trains: its batches, its loss, its pictures, its figures."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import torch
@@ -13,6 +13,10 @@ class Objective(Protocol):
 
     module: nn.Module
     """What is trained: its parameters with requires_grad. Saved whole, frozen parts and persistent buffers too."""
+
+    def prepare(self, say: Callable[[str], object]) -> None:
+        """Called once, before step 0 of a run that starts from nothing: what has to be trained first. `say` takes notes."""
+        ...
 
     def batch(self, positions: Sequence[int]) -> dict[str, Tensor]:
         """The samples at these positions of the endless stream, on the CPU.

@@ -1,6 +1,6 @@
 """Training CLIP: pictures and captions of a pool, the contrastive loss, retrieval on a pool that was held out."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
@@ -45,6 +45,9 @@ class ClipObjective:
         distinct = {caption: index for index, caption in enumerate(dict.fromkeys(self.pool.captions))}
         self._caption = torch.tensor([distinct[caption] for caption in self.pool.captions])
         self._tokens = tokenizer(list(distinct))
+
+    def prepare(self, say: Callable[[str], object]) -> None:
+        return None
 
     def batch(self, positions: Sequence[int]) -> dict[str, Tensor]:
         rows = [self.order(position) for position in positions]

@@ -1,6 +1,6 @@
 """Training the decoder (2204.06125, section 2.1): paint a pool's pictures from z and caption, each dropped at times."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
@@ -22,7 +22,7 @@ from unclip.seeds import mix
 from unclip.stages import SamplingConfig, sample_decoder
 from unclip.train.optimizer import Schedule
 
-LAYOUT_BATCH, LAYOUT_RATE = 384, 2e-3
+LAYOUT_BATCH, LAYOUT_RATE, SAY_EVERY = 384, 2e-3, 500
 SHOWN = 16  # pictures in the preview, half of them from the validation pool
 
 
@@ -59,8 +59,8 @@ class DecoderObjective:
         self._z_std = self.embedded.z.float().std(0)
         self.order = Order(len(self.pool), data.seed)
 
-    def prepare(self) -> None:
-        """Called once, when a run starts from nothing: trains the layout, which then stays as it is.
+    def prepare(self, say: Callable[[str], object]) -> None:
+        """Trains the layout, which then stays as it is.
 
         Alone, that MLP sees thousands of pictures a second, where the whole decoder sees dozens; and it needs a rate that
         falls, while the decoder's stays high for long.
@@ -85,8 +85,11 @@ class DecoderObjective:
             pooled = torch.where(drop_text, null, embedded.pooled[embedded.caption[rows]].to(device).float())
             optimizer.param_groups[0]["lr"] = rate(step)
             optimizer.zero_grad()
-            (layout(z, pooled) - small[rows].to(device)).square().mean().backward()
+            error = (layout(z, pooled) - small[rows].to(device)).square().mean()
+            error.backward()
             optimizer.step()
+            if (step + 1) % SAY_EVERY == 0 or step + 1 == steps:
+                say(f"the layout first: step {step + 1:,} of {steps:,}, squared error {error.item():.4f}")
         layout.requires_grad_(False).zero_grad()
 
     def batch(self, positions: Sequence[int]) -> dict[str, Tensor]:

@@ -1,6 +1,6 @@
 """Training the diffusion prior (2204.06125, section 2.2): predict the clean z from a caption, dropped 10 % of the time."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
@@ -51,6 +51,9 @@ class PriorObjective:
         self.module = Prior(model)
         self.module.set_statistics(self.embedded.z.mean(0), self.embedded.z.std(0))
         self.order = Order(len(self.embedded.z), data.seed)
+
+    def prepare(self, say: Callable[[str], object]) -> None:
+        return None
 
     def batch(self, positions: Sequence[int]) -> dict[str, Tensor]:
         rows = [self.order(position) for position in positions]

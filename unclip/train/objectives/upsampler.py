@@ -8,7 +8,7 @@ The figures are of samples in few steps. The first step answers from pure noise,
 squared error; further steps settle what that guess leaves blurred.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -63,6 +63,9 @@ class UpsamplerObjective:
         self.schedule = diffusion.noise_schedule()
         self.module = Upsampler(model)
         self.order = Order(len(self.pool), data.seed)
+
+    def prepare(self, say: Callable[[str], object]) -> None:
+        return None
 
     def batch(self, positions: Sequence[int]) -> dict[str, Tensor]:
         """uint8 crops (B, S, S, 3)."""
