@@ -34,6 +34,7 @@ def main() -> None:
     args = parser.parse_args()
     try:
         model = load(args.model, device="cpu")
+        assert isinstance(model, UnCLIP), "its stages are timed by name"
     except UnclipError as error:
         print(error, file=sys.stderr)
         raise SystemExit(2) from None

@@ -12,8 +12,13 @@ import typer
 
 from unclip.cli import VERBS, console, main
 from unclip.errors import DataError
+from unclip.models.prior import SIZES, Prior
 from unclip.weights import store
+from unclip.weights.opening import PUBLISHED
 from unclip.weights.store import Part, save_bundle
+
+MICRO = SIZES["micro"]
+COUNT = sum(parameter.numel() for parameter in Prior(MICRO).parameters())
 
 
 @pytest.fixture
@@ -34,7 +39,9 @@ def verb(monkeypatch):
 def bundle(tmp_path, monkeypatch):
     shipped = tmp_path / "bundles"
     monkeypatch.setattr(store, "shipped_folder", lambda: shipped)
-    part = Part(kind="prior", config={}, state={"w": torch.zeros(500)})
+    network = Prior(MICRO)
+    network.set_statistics(torch.zeros(32), torch.ones(32))
+    part = Part(kind="prior", config={"model": MICRO.model_dump(mode="json")}, state=network.state_dict())
     about = {"name": "tiny", "version": "3", "tokenizer_json": "{}", "card": "", "provenance": {"data": "drawn by hand"}}
     return save_bundle(shipped / "tiny", {"prior": part}, **about)
 
@@ -122,30 +129,71 @@ def test_a_reader_that_leaves_is_no_fault_worth_a_word():
     assert (done.returncode, done.stderr) == (1, "")
 
 
-def test_models_list_and_show(bundle, capsys):
+def test_models_list_says_what_is_shipped_and_what_can_be_fetched(bundle, capsys, monkeypatch, tmp_path):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    (tmp_path / "hub" / "models--kakaobrain--karlo-v1-alpha" / "snapshots").mkdir(parents=True)
     assert main(["models", "list"]) == 0
-    assert capsys.readouterr().out == "name  version  size    parts\ntiny  3        0.0 MB  prior\n"
-    assert main(["models", "show", "tiny", "--verify"]) == 0
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert lines[:2] == [["model", "size", "where", "what"], ["tiny", "0.1", "MB", "in", "the", "package", "prior"]]
+    where = {line[0]: " ".join(line[1:4]) for line in lines[2:]}
+    assert where.keys() == PUBLISHED.keys()
+    assert where.pop("kakaobrain/karlo-v1-alpha") == "in the cache"
+    assert all(words.startswith("to fetch") for words in where.values())
+
+
+def test_models_show_and_verify(bundle, capsys):
+    assert main(["models", "show", "tiny"]) == 0
     out, err = capsys.readouterr()
-    assert "prior  prior  500" in out
+    assert out.splitlines()[0] == f"tiny 3, {bundle}"
+    assert f"prior  prior  {COUNT:,}" in out
     assert "data: drawn by hand" in out
-    assert err == "every file is as it was saved\n"
+    assert err == ""
+    assert main(["models", "verify", "tiny"]) == 0
+    out, err = capsys.readouterr()
+    assert (out, err) == ("", f"every file is as it was saved\nprior: {COUNT:,} parameters, each in its place\n")
 
 
 def test_models_as_json(bundle, capsys):
     assert main(["models", "list", "--json"]) == 0
-    (listed,) = json.loads(capsys.readouterr().out)["models"]
+    listed = json.loads(capsys.readouterr().out)
+    assert {model["name"] for model in listed["published"]} == PUBLISHED.keys()
+    assert listed["models"][0].items() >= {"name": "tiny", "version": "3"}.items()
     assert main(["models", "show", str(bundle), "--json"]) == 0
     shown = json.loads(capsys.readouterr().out)
-    assert shown == listed | {"folder": str(bundle), "provenance": {"data": "drawn by hand"}}
-    assert listed["parts"]["prior"]["parameters"] == 500
+    part = {"kind": "prior", "parameters": COUNT, "from": str(bundle / "prior")}
+    about = {"name": "tiny", "version": "3", "folder": str(bundle), "provenance": {"data": "drawn by hand"}}
+    assert shown == about | {"parts": {"prior": part}}
 
 
-def test_a_torn_bundle_is_said_by_show(bundle, capsys):
-    path = bundle / "prior" / "model.safetensors"
-    path.write_bytes(path.read_bytes()[:-1])
-    assert main(["models", "show", "tiny", "--verify"]) == 2
-    assert "torn" in one_error(capsys)
+@pytest.mark.parametrize(
+    ("damage", "words"),
+    [
+        (lambda path: path.write_bytes(path.read_bytes()[:-1]), "the file is torn"),
+        (lambda path: path.write_bytes(path.read_bytes()[:-1] + b"!"), "sha256"),
+        (lambda path: (path.parent / "config.json").write_text("{}\n"), "torn"),
+        (lambda path: path.unlink(), "No such file"),
+    ],
+)
+def test_a_damaged_bundle_is_not_verified(bundle, capsys, damage, words):
+    damage(bundle / "prior" / "model.safetensors")
+    assert main(["models", "verify", "tiny"]) == 2
+    assert words in one_error(capsys)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"kind": "painter"}, "of the unknown kind 'painter', expected clip, prior"),
+        ({"config": {}}, "config.json: the key model is missing"),
+        ({"config": {"model": {}}}, "config.json: model: the key embed is missing"),
+    ],
+)
+def test_a_part_that_cannot_be_is_one_line_when_it_is_shown(bundle, capsys, change, words):
+    part = Part(**{"kind": "prior", "config": {}, "state": {"w": torch.zeros(1)}} | change)
+    about = {"name": "tiny", "version": "3", "tokenizer_json": "{}", "card": "", "provenance": {}}
+    save_bundle(bundle, {"prior": part}, **about)
+    assert main(["models", "show", "tiny"]) == 2
+    assert words in one_error(capsys)
 
 
 def test_progress_and_colours_stay_off_where_nobody_watches(capsys):

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from unclip.device import autocast, pick_device, store_as_multiplied, wants_bf16
+from unclip.device import autocast, pick_device, wants_bf16, weight_types
 from unclip.errors import ConfigError
 
 CPU = torch.device("cpu")
@@ -33,14 +33,17 @@ def test_precision_decides_about_bf16_and_fp32_never_takes_it():
 def test_weights_kept_in_bf16_give_the_bytes_that_autocast_gives():
     x = torch.randn(2, 3, 4, 4)
     module = network()
+    kept = {name: tensor.to(weight_types(module, CPU, "bf16")[name]) for name, tensor in module.state_dict().items()}
+    assert [tensor.dtype for tensor in kept.values()] == [torch.bfloat16] * 4 + [torch.float32] * 2
     with torch.no_grad(), autocast(CPU, "bf16"):
         converted_at_each_call = module(x)
-        store_as_multiplied(module, CPU, "bf16")
+        module.load_state_dict(kept, assign=True)
         assert torch.equal(module(x), converted_at_each_call)
-    assert [p.dtype for p in module.parameters()] == [torch.bfloat16] * 4 + [torch.float32] * 2
 
 
 def test_fp32_keeps_every_weight():
-    module = network()
-    store_as_multiplied(module, CPU, "fp32")
-    assert {p.dtype for p in module.parameters()} == {torch.float32}
+    assert set(weight_types(network(), CPU, "fp32").values()) == {torch.float32}
+
+
+def test_a_lone_layer_has_names_too():
+    assert weight_types(torch.nn.Linear(2, 2), CPU, "bf16") == {"weight": torch.bfloat16, "bias": torch.bfloat16}

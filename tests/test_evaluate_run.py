@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 import torch
+from conftest import scrambled
 from PIL import Image
 
 from unclip.cli import evaluate as verb
@@ -14,7 +15,6 @@ from unclip.data.icons.drawings import Drawings
 from unclip.data.icons.scenes import CATEGORIES
 from unclip.data.icons.selection import Drawing
 from unclip.data.icons.splits import color_held_out, pair_held_out, split_styles
-from unclip.diffusion.process import DiffusionConfig
 from unclip.errors import RequestError
 from unclip.evaluate import suite
 from unclip.evaluate.judge import ClipJudge, fingerprint, load_judge
@@ -26,9 +26,10 @@ from unclip.models import prior as prior_models
 from unclip.models.clip import CLIP, SIZES
 from unclip.models.decoder import Decoder
 from unclip.models.prior import Prior
-from unclip.pipeline import Stage, UnCLIP
+from unclip.pipeline import UnCLIP
 from unclip.stages import SamplingConfig
 from unclip.tokenizer import Tokenizer
+from unclip.weights.source import ModelSource, PartSource
 from unclip.weights.store import Part, save_bundle
 
 STARTS = ("bo", "ka", "lu", "mi", "ne", "po", "ru", "ti", "vo", "zu")
@@ -174,11 +175,21 @@ def test_an_evaluation_asks_in_batches_and_who_paints_the_real_renders_scores_as
 @pytest.fixture(scope="module")
 def model() -> UnCLIP:
     torch.manual_seed(4)
-    sampling = SamplingConfig(steps=2)
-    prior = Stage(Prior(prior_models.SIZES["micro"]).eval(), DiffusionConfig(prediction="x0"), sampling)
-    decoder = Stage(Decoder(decoder_models.SIZES["micro"]).eval(), DiffusionConfig(), sampling)
-    tokenizer = Tokenizer.train(NAMES, vocab=320, context=16)
-    return UnCLIP("micro", CLIP(MICRO).eval(), tokenizer, prior, decoder, [], device=torch.device("cpu"), precision="fp32")
+    sampling = SamplingConfig(steps=2).model_dump(mode="json")
+    modules = {"clip": CLIP(MICRO), "prior": Prior(prior_models.SIZES["micro"])}
+    modules["prior"].set_statistics(torch.zeros(32), torch.ones(32))
+    modules["decoder"] = scrambled(Decoder(decoder_models.SIZES["micro"]), 4)  # a fresh one answers zeros, whatever z is
+    predictions = {"prior": "x0", "decoder": "eps"}
+
+    def part(kind: str, module) -> PartSource:
+        config = {"model": module.cfg.model_dump(mode="json")}
+        if kind in predictions:
+            config |= {"diffusion": {"prediction": predictions[kind]}, "sampling": sampling}
+        return PartSource(kind, config, module.state_dict, where=kind)
+
+    parts = {kind: part(kind, module) for kind, module in modules.items()}
+    source = ModelSource("micro", "micro", parts, lambda context: Tokenizer.train(NAMES, vocab=320, context=context))
+    return UnCLIP(source, device=torch.device("cpu"), precision="fp32")
 
 
 def test_a_model_is_asked_by_prompt_and_seed_or_by_the_true_z(model, items):

@@ -23,12 +23,19 @@ FLOORS = [
     {"models", "diffusion"},
     {"weights", "data"},
     {"stages"},
+    {"shelf", "request"},
+    {"glide"},
     {"pipeline"},
     {"tasks", "search"},
     {"server", "train", "evaluate"},
     {"cli"},
 ]
 FLOOR = {name: height for height, names in enumerate(FLOORS) for name in names}
+
+# Who may know what a pickle is: the reader of foreign files, which admits only the names in its own table and calls nothing
+# else, and its tests, which make such files, hostile ones too, with torch and pickle themselves.
+PICKLES = {"unclip/weights/foreign.py"}
+PICKLES |= {f"tests/{module}.py" for module in ("foreign_files", "test_foreign", "test_foreign_damage")}
 
 PUBLIC = {"UnCLIP", "load", "UnclipError", "ConfigError", "DataError", "WeightsError", "RequestError"}
 
@@ -75,9 +82,10 @@ def test_imports_go_down_only(path):
 def test_nothing_needs_torchvision_and_nothing_is_unpickled(path):
     tree = parse(path)
     modules = {imported.split(".")[0] for imported in imports(tree)}
-    assert not modules & {"torchvision", "pickle", "dill", "joblib", "shelve"}
+    assert not modules & {"torchvision", "dill", "joblib", "shelve"}
+    assert "pickle" not in modules or name(path) in PICKLES
     calls = {ast.unparse(node) for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
-    assert not calls & {"torch.load", "torch.save"}
+    assert not calls & {"torch.load", "torch.save"} or name(path) in PICKLES - {"unclip/weights/foreign.py"}
 
 
 @pytest.mark.parametrize("path", ALL_PYTHON, ids=name)

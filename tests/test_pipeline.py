@@ -14,7 +14,8 @@ import unclip
 from unclip import pipeline
 from unclip.errors import ConfigError, RequestError, UnclipError, WeightsError
 from unclip.images import read_settings, save_png
-from unclip.pipeline import Options, load
+from unclip.pipeline import load
+from unclip.request import Options, pick_size
 from unclip.rng import Rng
 from unclip.weights import store
 
@@ -85,10 +86,10 @@ def test_every_size_it_says_it_makes(painter, size):
     assert stages == expected + ([("to 256 px", 0)] if size > 64 else [])
 
 
-def test_the_default_size_is_256_or_the_most_there_is(painter, monkeypatch):
-    assert painter._check_size(None) == 256
-    monkeypatch.setattr(painter, "upsamplers", painter.upsamplers[:1])
-    assert painter._check_size(None) == 64
+def test_the_default_size_is_256_or_the_most_there_is():
+    assert pick_size("tiny", (32, 64, 256, 1024), None) == 256
+    assert pick_size("tiny", (32, 64), None) == 64
+    assert pick_size("tiny", (512,), None) == 512
 
 
 @pytest.mark.parametrize(
@@ -193,7 +194,7 @@ def test_raising_in_progress_cancels(painter):
 
     with pytest.raises(KeyboardInterrupt):
         painter.generate([RED, BLUE], size=DECODED, candidates=1, progress=stop)
-    assert asked == [("prior", 0), ("prior", 1), ("prior", 2), ("decoder", 0), ("decoder", 1)]
+    assert asked == [("prior", i) for i in range(3)] * 2 + [("decoder", 0), ("decoder", 1)]
     assert len(painter.generate(RED, size=DECODED, candidates=1)) == 1  # and nothing is left in the way
 
 
@@ -267,7 +268,7 @@ def set_in(*path):
 @pytest.mark.parametrize(
     ("what", "words"),
     [
-        ({"without": ["prior", "decoder"]}, "lacks decoder, prior: it cannot paint; it has clip"),
+        ({"without": ["prior", "decoder"]}, "has upsamplers and no decoder"),
         ({"state": {"prior": lambda s: s.pop("query")}}, "prior: the tensor query is missing"),
         ({"state": {"decoder": lambda s: s.update(extra=torch.zeros(1))}}, "the tensor extra has no place"),
         ({"state": {"clip": lambda s: s.update(logit_scale=torch.zeros(2))}}, r"logit_scale is .*\(2,\)"),
@@ -279,8 +280,8 @@ def set_in(*path):
         ({"config": {"decoder": set_in("sampling", "steps", [])}}, "sampling: steps"),
         ({"config": {"clip": set_in("model", "end_token", 5)}}, "clip.end_token is 5, but the tokenizer's is 2"),
         (
-            {"config": {"prior": set_in("model", "context", 8)}},
-            r"position is .*\(20, 32\), the network expects .*\(12, 32\)",
+            {"config": {"prior": set_in("model", "context", 24)}},
+            r"position is .*\(20, 32\), the network expects .*\(28, 32\)",
         ),
         ({"without": ["upsampler_64"]}, "takes 64 px, but what is before it makes 32 px"),
     ],

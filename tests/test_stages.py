@@ -180,7 +180,7 @@ def test_the_priors_unconditional_branch_keeps_the_noised_z():
     null = captions(1, 9)
     sample_prior(network, DiffusionConfig(prediction="x0"), sampling, captions(2), null, Rng((1, 2)))
     handle.remove()
-    for z_t, _, text in asked:
+    for z_t, _, text, _ in asked:
         assert torch.equal(z_t[:2], z_t[2:])
         assert torch.equal(text.pooled[2:], null.pooled.expand(2, -1))
         assert torch.equal(text.pooled[:2], captions(2).pooled)
@@ -210,6 +210,6 @@ def test_the_upsampler_enlarges_pictures_of_any_side():
     diffusion = DiffusionConfig(prediction="x0" if network.cfg.residual else "v")
     for height, width in ((32, 32), (16, 24)):
         low = 2 * torch.rand(2, 3, height, width) - 1
-        out = sample_upsampler(network, diffusion, SamplingConfig(steps=2), low, Rng((0, 1)))
+        out = sample_upsampler(lambda last: network, diffusion, SamplingConfig(steps=2), low, Rng((0, 1)))
         assert out.shape == (2, 3, 2 * height, 2 * width)
         assert out.isfinite().all()

@@ -14,11 +14,13 @@ from typing import TYPE_CHECKING, Any
 from unclip.errors import ConfigError, DataError, RequestError, UnclipError, WeightsError
 
 if TYPE_CHECKING:
-    from unclip.pipeline import Options, UnCLIP, load
+    from unclip.glide import GLIDE
+    from unclip.pipeline import UnCLIP, load
+    from unclip.request import Options
 
-_LATER = {"load": "unclip.pipeline", "UnCLIP": "unclip.pipeline", "Options": "unclip.pipeline"}
+_LATER = {"load": "unclip.pipeline", "UnCLIP": "unclip.pipeline", "GLIDE": "unclip.glide", "Options": "unclip.request"}
 
-__all__ = ["ConfigError", "DataError", "Options", "RequestError", "UnCLIP", "UnclipError", "WeightsError", "load"]
+__all__ = ["GLIDE", "ConfigError", "DataError", "Options", "RequestError", "UnCLIP", "UnclipError", "WeightsError", "load"]
 
 
 def __getattr__(name: str) -> Any:

@@ -1,5 +1,6 @@
 """Where the networks run, and in which precision."""
 
+import ctypes
 from contextlib import AbstractContextManager, nullcontext
 from typing import Literal
 
@@ -42,14 +43,33 @@ def wants_bf16(device: torch.device, precision: Precision) -> bool:
     return precision == "bf16" or (precision == "auto" and has_bf16(device))
 
 
-def store_as_multiplied(module: nn.Module, device: torch.device, precision: Precision = "auto") -> None:
-    """Keeps the weights of matrix products and convolutions in bf16 where `autocast` would convert them at every call.
+def weight_types(module: nn.Module, device: torch.device, precision: Precision = "auto") -> dict[str, torch.dtype]:
+    """The type in which to keep each tensor of a network that samples, by its name in the state dict.
 
-    The numbers are the same, since the conversion is; norms, embeddings and statistics stay fp32. For sampling: what is
-    trained needs its fp32 weights.
+    Weights of matrix products and convolutions are kept in bf16 where `autocast` would convert them at every call: the
+    numbers are the same, since the conversion is. Norms, embeddings and statistics stay fp32. What is trained needs fp32.
     """
-    if not wants_bf16(device, precision):
+    types = dict.fromkeys(module.state_dict(), torch.float32)
+    if wants_bf16(device, precision):
+        for path, part in module.named_modules():
+            if isinstance(part, (nn.Linear, nn.Conv2d)):
+                types |= {f"{path}.{name}".lstrip("."): torch.bfloat16 for name, _ in part.named_parameters(recurse=False)}
+    return types
+
+
+_MMAP_THRESHOLD, _TRIM_THRESHOLD = -3, -1  # of <malloc.h>
+
+
+def keep_freed_memory(largest: int = 1 << 30) -> None:
+    """Has the C library keep blocks of up to `largest` bytes that are freed, for the next that is asked for.
+
+    By default glibc gives anything past 32 MB back to the system, which hands it out again page by page, each zeroed first:
+    a seventh of the time of a network whose features are larger than that, as Karlo's at 256 px are. Nothing happens where
+    the library is another.
+    """
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (AttributeError, OSError):
         return
-    for part in module.modules():
-        if isinstance(part, (nn.Linear, nn.Conv2d)):
-            part.to(torch.bfloat16)
+    mallopt(_MMAP_THRESHOLD, min(largest, 1 << 30))
+    mallopt(_TRIM_THRESHOLD, largest)

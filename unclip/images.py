@@ -61,14 +61,14 @@ def to_pixels(x: Tensor) -> np.ndarray:
     return pixels.movedim(-3, -1).contiguous().to(torch.uint8).numpy()
 
 
-def resize(x: Tensor, size: int | tuple[int, int]) -> Tensor:
-    """A tensor (B, 3, H, W) at `size` (one side, or rows and columns): antialiased bicubic, clamped to [-1, 1].
+def resize(x: Tensor, size: int | tuple[int, int], *, clamped: bool = True) -> Tensor:
+    """A tensor (B, 3, H, W) at `size` (one side, or rows and columns): antialiased bicubic, clamped to [-1, 1] if asked.
 
     This is the one resize of training and sampling; it is the filter (a = -0.5) of Pillow's BICUBIC.
     """
     size = (size, size) if isinstance(size, int) else size
     resized = F.interpolate(x.float(), size=size, mode="bicubic", antialias=True, align_corners=False)
-    return resized.clamp(-1, 1).to(x.dtype)
+    return (resized.clamp(-1, 1) if clamped else resized).to(x.dtype)
 
 
 def resize_image(image: Image.Image, size: int) -> Image.Image:

@@ -14,6 +14,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 Activation = Literal["gelu", "quick_gelu"]
+Memory = list[tuple[Tensor, Tensor]]
+"""What each block of a transformer keeps of earlier positions: keys and values, (B, S, C) each."""
 
 
 class QuickGELU(nn.Module):
@@ -84,14 +86,31 @@ class SelfAttention(nn.Module):
         self.qkv = nn.Linear(width, 3 * width)
         self.out = nn.Linear(width, width)
 
-    def forward(self, x: Tensor, mask: Tensor | None = None, *, causal: bool = False, only: slice | None = None) -> Tensor:
-        """`only`: the positions that ask; all are seen. Returns those alone, and `mask` has a row for each of them."""
+    def project(self, x: Tensor, only: slice | None = None) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries, of the positions in `only` if given, and keys and values of all."""
         if only is None:
             q, k, v = self.qkv(x).chunk(3, dim=-1)
-        else:
-            width, weight, bias = x.shape[-1], self.qkv.weight, self.qkv.bias
-            q = F.linear(x[:, only], weight[:width], bias[:width])
-            k, v = F.linear(x, weight[width:], bias[width:]).chunk(2, dim=-1)
+            return q, k, v
+        width, weight, bias = x.shape[-1], self.qkv.weight, self.qkv.bias
+        k, v = F.linear(x, weight[width:], bias[width:]).chunk(2, dim=-1)
+        return F.linear(x[:, only], weight[:width], bias[:width]), k, v
+
+    def forward(
+        self,
+        x: Tensor,
+        mask: Tensor | None = None,
+        *,
+        causal: bool = False,
+        only: slice | None = None,
+        after: tuple[Tensor, Tensor] | None = None,
+    ) -> Tensor:
+        """`only`: the positions that ask; all are seen. Returns those alone, and `mask` has a row for each of them.
+
+        `after`: keys and values of S positions before these, which are seen too; `mask` then has S + T columns.
+        """
+        q, k, v = self.project(x, only)
+        if after is not None:
+            k, v = torch.cat([after[0], k], dim=1), torch.cat([after[1], v], dim=1)
         return self.out(attend(q, k, v, self.heads, mask=mask, causal=causal))
 
 
@@ -118,10 +137,26 @@ class Block(nn.Module):
         self.norm_mlp = nn.LayerNorm(width)
         self.mlp = Mlp(width, ratio=mlp_ratio, act=act)
 
-    def forward(self, x: Tensor, mask: Tensor | None = None, *, causal: bool = False, only: slice | None = None) -> Tensor:
-        """`only`: the positions to compute, the others being seen by them; see SelfAttention."""
-        attended = self.attention(self.norm_attention(x), mask, causal=causal, only=only)
-        x = (x if only is None else x[:, only]) + attended
+    def forward(
+        self,
+        x: Tensor,
+        mask: Tensor | None = None,
+        *,
+        causal: bool = False,
+        only: slice | None = None,
+        after: tuple[Tensor, Tensor] | None = None,
+    ) -> Tensor:
+        """`only`: the positions to compute, the others being seen by them; `after`: what came before; see SelfAttention."""
+        attended = self.attention(self.norm_attention(x), mask, causal=causal, only=only, after=after)
+        return self._finish(x if only is None else x[:, only], attended)
+
+    def remember(self, x: Tensor, mask: Tensor | None) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+        """The block's output and, for later positions, its keys and values."""
+        q, k, v = self.attention.project(self.norm_attention(x))
+        return self._finish(x, self.attention.out(attend(q, k, v, self.attention.heads, mask=mask))), (k, v)
+
+    def _finish(self, x: Tensor, attended: Tensor) -> Tensor:
+        x = x + attended
         return x + self.mlp(self.norm_mlp(x))
 
 
@@ -141,17 +176,35 @@ class Transformer(nn.Module):
             for residual in (block.attention.out, block.mlp.down):
                 nn.init.normal_(residual.weight, std=std * (2 * layers) ** -0.5)
 
-    def forward(self, x: Tensor, mask: Tensor | None = None, *, causal: bool = False, only: slice | None = None) -> Tensor:
+    def forward(
+        self,
+        x: Tensor,
+        mask: Tensor | None = None,
+        *,
+        causal: bool = False,
+        only: slice | None = None,
+        after: Memory | None = None,
+    ) -> Tensor:
         """(B, T, C) -> (B, T, C). With `only`, just those positions: the last block does not compute the others, which saves
-        five sixths of its work when one is read.
+        five sixths of its work when one is read. `after`: what `remember` kept of S positions before these.
         """
-        assert only is None or not causal, "put the causal triangle into the mask"
-        *earlier, last = self.blocks
-        for block in earlier:
-            x = block(x, mask, causal=causal)
+        assert not causal or (only is None and after is None), "put the causal triangle into the mask"
+        *earlier, last = zip(self.blocks, after or [None] * len(self.blocks), strict=True)
+        for block, before in earlier:
+            x = block(x, mask, causal=causal, after=before)
         if only is not None and mask is not None and mask.shape[-2] > 1:
             mask = mask[..., only, :]
-        return last(x, mask, causal=causal, only=only)
+        block, before = last
+        return block(x, mask, causal=causal, only=only, after=before)
+
+    def remember(self, x: Tensor, mask: Tensor | None = None) -> Memory:
+        """What positions that come after x (B, S, C), and that x does not see, need of it: see `forward`."""
+        memory: Memory = []
+        for block in self.blocks:
+            assert isinstance(block, Block)
+            x, kept = block.remember(x, mask)
+            memory.append(kept)
+        return memory
 
 
 def zero_(module: nn.Conv2d | nn.Linear) -> nn.Conv2d | nn.Linear:

@@ -3,7 +3,7 @@
 The pipeline strings these together; training draws its previews with them. Dimension letters: B batch, E embedding.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Literal
 
 import torch
@@ -19,6 +19,7 @@ from unclip.diffusion.schedule import Schedule, respace
 from unclip.errors import RequestError
 from unclip.models.clip import Text
 from unclip.models.decoder import Decoder
+from unclip.models.laion_prior import LaionPrior
 from unclip.models.prior import Prior
 from unclip.models.upsampler import Upsampler
 from unclip.rng import Rng
@@ -39,10 +40,12 @@ class SamplingConfig(Config):
     eta: float = Field(default=0.0, ge=0, le=1)
     """DDIM's noise: 0 deterministic, 1 ancestral."""
     guidance: GuidanceConfig = GuidanceConfig()
+    temperature: float = Field(default=1.0, gt=0)
+    """The standard deviation of the first noise; below 1 a picture is smoother (GLIDE's upsampler: 0.997)."""
 
 
 def sample_prior(
-    prior: Prior,
+    prior: Prior | LaionPrior,
     diffusion: DiffusionConfig,
     sampling: SamplingConfig,
     text: Text,
@@ -52,11 +55,17 @@ def sample_prior(
 ) -> Tensor:
     """Raw z (B, E) for captions of batch B; `null` is the empty caption's Text, of batch 1 or B."""
 
-    def network(z_t: Tensor, t: Tensor) -> Tensor:
-        return prior(z_t, t, _rows(text, null, len(z_t)))
+    null = prior.null(null)
+    guided_rows = len(text.pooled) * (1 if sampling.guidance.scale == 1 else 2)
+    captions = both_branches(text, null, guided_rows)
+    with torch.no_grad():
+        memory = prior.remember(captions)
 
-    noise = rng.normal((prior.cfg.embed,))
-    z = _sample(network, diffusion, sampling, noise, rng, on_step, prior.x0_error)
+    def network(z_t: Tensor, t: Tensor) -> Tensor:
+        rows = slice(len(z_t))  # all, or at steps without guidance the conditional ones alone
+        return prior(z_t, t, captions.select(rows), [(k[rows], v[rows]) for k, v in memory])
+
+    z = sample(network, diffusion, sampling, (prior.cfg.embed,), rng, on_step=on_step, x0_error=prior.x0_error)
     return prior.restore(z)
 
 
@@ -79,25 +88,31 @@ def sample_decoder(
 
     def network(x_t: Tensor, t: Tensor) -> Tensor:
         rows = len(x_t)
-        return decoder(x_t, t, both_z[:rows], _rows(text, null, rows), drop[:rows])
+        return decoder(x_t, t, both_z[:rows], both_branches(text, null, rows), drop[:rows])
 
     side = decoder.cfg.unet.image_size
-    return _sample(network, diffusion, sampling, rng.normal((3, side, side)), rng, on_step)
+    return sample(network, diffusion, sampling, (3, side, side), rng, on_step=on_step)
 
 
 def sample_upsampler(
-    upsampler: Upsampler,
+    network: Callable[[bool], Upsampler],
     diffusion: DiffusionConfig,
     sampling: SamplingConfig,
     low: Tensor,
     rng: Rng,
     on_step: OnStep | None = None,
 ) -> Tensor:
-    """Images (B, 3, H, W) in [-1, 1], `high / low` times as large as `low` (B, 3, h, w)."""
-    condition = upsampler.enlarge(low)
-    return _sample(
-        lambda x_t, t: upsampler(x_t, t, condition), diffusion, sampling, rng.normal(condition.shape[1:]), rng, on_step
-    )
+    """Images (B, 3, H, W) in [-1, 1], `high / low` times as large as `low` (B, 3, h, w).
+
+    `network` gives the network of a step, of the last one if told so: Karlo has a second for that.
+    """
+    condition = network(False).enlarge(low)
+    cleanest = int(respace(diffusion.noise_schedule(), sampling.steps).timesteps[0])
+
+    def step(x_t: Tensor, t: Tensor) -> Tensor:
+        return network(bool(t[0] == cleanest))(x_t, t, condition)
+
+    return sample(step, diffusion, sampling, condition.shape[1:], rng, on_step=on_step)
 
 
 def make_sampler(
@@ -128,21 +143,29 @@ def make_sampler(
     return samplers.dpm_solver_pp_2m(spaced, noise)
 
 
-def _sample(
+def sample(
     network: Network,
     diffusion: DiffusionConfig,
     sampling: SamplingConfig,
-    noise: Tensor,
+    shape: Sequence[int],
     rng: Rng,
-    on_step: OnStep | None,
+    *,
+    on_step: OnStep | None = None,
     x0_error: Tensor | None = None,
+    keep: Callable[[Tensor], Tensor] | None = None,
 ) -> Tensor:
-    """`network(x, t)` is asked with a batch of B, or, guided, of 2 B: the conditional rows, then the unconditional."""
+    """B samples of `shape` (C, ...), B being as many as `rng` has generators.
+
+    `network(x, t)` is asked with a batch of B, or, guided, of 2 B: the conditional rows, then the unconditional. `keep` puts
+    what is known into every predicted x_0, of B or 2 B rows.
+    """
     schedule = diffusion.noise_schedule()
+    noise = sampling.temperature * rng.normal(shape)
     sampler = make_sampler(schedule, sampling, noise, rng, learned=diffusion.learn_sigma, x0_error=x0_error)
 
     def ask(x: Tensor, t: int) -> Prediction:
-        return interpret(diffusion, schedule, network(x, torch.full((len(x),), t, device=x.device)), x, t)
+        answer = interpret(diffusion, schedule, network(x, torch.full((len(x),), t, device=x.device)), x, t)
+        return answer if keep is None else answer._replace(x0=keep(answer.x0))
 
     def both(x: Tensor, t: int) -> tuple[Prediction, Prediction]:
         answer = ask(torch.cat([x, x]), t)
@@ -154,7 +177,7 @@ def _sample(
         return samplers.drive(sampler, predict, on_step=on_step)
 
 
-def _rows(text: Text, null: Text, rows: int) -> Text:
+def both_branches(text: Text, null: Text, rows: int) -> Text:
     """The captions for a batch of B conditional rows, or of B conditional and then B unconditional ones."""
     if rows == len(text.pooled):
         return text

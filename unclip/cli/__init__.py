@@ -21,7 +21,7 @@ from unclip.errors import UnclipError
 # verb: (module, what it does in one line)
 VERBS = {
     "generate": ("unclip.cli.generate", "Paint pictures from prompts."),
-    "models": ("unclip.cli.models", "List the models there are, look into one, make one."),
+    "models": ("unclip.cli.models", "List the models there are, look into one, fetch, convert or make one."),
     "data": ("unclip.cli.data", "Prepare pictures with captions and inspect them."),
     "train": ("unclip.cli.train", "Train CLIP, the prior, the decoder or an upsampler."),
     "evaluate": ("unclip.cli.evaluate", "Judge a model: retrieval, counterfactuals, distances."),

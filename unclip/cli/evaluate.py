@@ -75,10 +75,13 @@ def evaluate(
 
 def painter(bundle: str, size: int | None, seen_at: int, device: str, *, true_z: bool) -> "Painter":
     """The model in `bundle`, as evaluations ask it, at `size` px or one that fits a judge that looks at `seen_at` px."""
+    from unclip.errors import RequestError
     from unclip.evaluate.painters import from_prompts, from_true_z, painting_size
-    from unclip.pipeline import load
+    from unclip.pipeline import UnCLIP, load
 
     model = load(bundle, device=device)
+    if not isinstance(model, UnCLIP):
+        raise RequestError(f"{bundle} is a GLIDE: the suite asks an unCLIP, with a CLIP and a prior")
     if size is None:
         size = painting_size(model, seen_at)
     return from_true_z(model, size) if true_z else from_prompts(model, size)

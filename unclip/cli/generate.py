@@ -21,7 +21,7 @@ def generate(
     seed: int = typer.Option(0, "--seed", "-s", help="Seed of each prompt's first picture; the next has seed + 1."),
     size: int = typer.Option(None, "--size", help="Side in pixels; 256 where the model can."),
     out: Path = typer.Option(Path("out"), "--out", "-o", help="Folder for the pictures."),
-    model: str = typer.Option("icons", "--model", "-m", help="A shipped model's name, or the folder of a bundle."),
+    model: str = typer.Option("icons", "--model", "-m", help="A shipped model, a folder, or a repository of the hub."),
     steps: str = typer.Option(None, "--steps", help="Steps of the decoder."),
     guidance: float = typer.Option(None, "--guidance", help="Guidance scale of the decoder; 1 is off."),
     prior_steps: str = typer.Option(None, "--prior-steps", help="Steps of the prior."),
@@ -32,6 +32,7 @@ def generate(
     candidates: int = typer.Option(2, "--candidates", help="Prior samples a picture; the best is painted."),
     batched: bool = typer.Option(False, "--batched", help="Paint all pictures at once: faster, not byte for byte the same."),
     device: str = typer.Option("auto", "--device", help="auto, cpu, cuda or mps."),
+    offload: bool = typer.Option(False, "--offload", help="Keep one network in memory at a time: slower, for large models."),
     sheet: bool = typer.Option(False, "--grid", help="Also write grid.png, a contact sheet."),
     as_json: bool = typer.Option(False, "--json", help="Print one JSON object instead of a path a line."),
 ) -> None:
@@ -48,29 +49,23 @@ def generate(
     clock = Clock()
     from unclip.cli.progress import StageProgress
     from unclip.images import make_folder
-    from unclip.pipeline import Options, load
+    from unclip.pipeline import UnCLIP, load
+    from unclip.request import Options
 
     seconds = {"import": clock.lap()}
     folder = make_folder(out)
-    changes = {
-        "steps": steps,
-        "guidance": guidance,
-        "prior_steps": prior_steps,
-        "prior_guidance": prior_guidance,
-        "prior_sampler": prior_sampler,
-        "upsampler_steps": upsampler_steps,
-        "sampler": sampler,
-    }
+    changes = {"steps": steps, "guidance": guidance, "sampler": sampler, "upsampler_steps": upsampler_steps}
+    changes |= {"prior_steps": prior_steps, "prior_guidance": prior_guidance, "prior_sampler": prior_sampler}
     options = Options.parse(changes, where="options")
-    painter = load(model, device=device)
+    painter = load(model, device=device, offload=offload)
     seconds["load"] = clock.lap()
     for prompt in painter.cut(prompts):
         note(f"the model reads only the beginning of this prompt: {prompt}")
-    exact = False if batched else None
+    asked: dict[str, Any] = {"n": n, "seed": seed, "size": size, "exact": False if batched else None}
+    if isinstance(painter, UnCLIP):
+        asked["candidates"] = candidates
     with StageProgress() as progress:
-        images = painter.generate(
-            prompts, n=n, seed=seed, size=size, options=options, candidates=candidates, exact=exact, progress=progress
-        )
+        images = painter.generate(prompts, **asked, options=options, progress=progress)
     clock.lap()
     written = write(images, folder, columns=(n if n > 1 else 4) if sheet else 0)
     tell(written, seconds | progress.seconds | {"save": clock.lap()}, as_json=as_json)

@@ -1,4 +1,4 @@
-"""`unclip models`: which bundles there are, what one holds, how large networks are; and making a bundle of runs."""
+"""`unclip models`: which models there are and what one holds; fetching, checking and converting them; bundles of runs."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -9,57 +9,117 @@ if TYPE_CHECKING:
     from unclip.weights.store import Manifest
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None, no_args_is_help=True)
+MODEL = typer.Argument(help="A shipped model's name, a folder, or a repository of the hub.")
 AS_JSON = typer.Option(False, "--json", help="Print one JSON object.")
 
 
 @app.callback()
 def models() -> None:
-    """List the models there are, look into one, make one."""
+    """List the models there are, look into one, fetch, convert or make one."""
 
 
 @app.command("list")
 def list_models(as_json: bool = AS_JSON) -> None:
-    """The models that come with the package: name, version, size, parts.
+    """The models that come with the package, and published ones that load by name.
 
     Example: unclip models list
     """
     from unclip.cli.console import columns, print_json
+    from unclip.weights.opening import PUBLISHED, cached
     from unclip.weights.store import read_manifest, shipped_bundles, shipped_folder
 
-    manifests = [read_manifest(shipped_folder() / name) for name in shipped_bundles()]
+    shipped = [read_manifest(shipped_folder() / name) for name in shipped_bundles()]
+    published = [{"name": name, "what": what, "cached": cached(name)} for name, what in PUBLISHED.items()]
     if as_json:
-        print_json({"models": [_summary(manifest) for manifest in manifests]})
-    elif manifests:
-        rows = [(m.name, m.version, _megabytes(m.size), ", ".join(m.parts)) for m in manifests]
-        print(columns([("name", "version", "size", "parts"), *rows]))
+        print_json({"models": [_summary(manifest) for manifest in shipped], "published": published})
+        return
+    rows = [(m.name, _megabytes(m.size), "in the package", ", ".join(m.parts)) for m in shipped]
+    rows += [(str(m["name"]), "", "in the cache" if m["cached"] else "to fetch", str(m["what"])) for m in published]
+    print(columns([("model", "size", "where", "what"), *rows]))
 
 
 @app.command()
-def show(
-    model: str = typer.Argument(help="A shipped model's name, or the folder of a bundle."),
-    verify: bool = typer.Option(False, "--verify", help="Read every byte and compare the checksums."),
-    as_json: bool = AS_JSON,
-) -> None:
-    """What a model holds: its parts, their sizes, where it comes from.
+def show(model: str = MODEL, as_json: bool = AS_JSON) -> None:
+    """What a model holds: its parts, their sizes, where it comes from. Nothing but configs is read.
 
-    Example: unclip models show icons --verify
+    Example: unclip models show icons
     """
-    from unclip.cli.console import columns, note, print_json
-    from unclip.weights.store import find_bundle, read_manifest, verify_bundle
+    from unclip.cli.console import columns, print_json
+    from unclip.shelf import count_parameters
+    from unclip.weights.opening import open_model
 
-    folder = find_bundle(model)
-    manifest = read_manifest(folder)
-    if verify:
-        verify_bundle(folder)
-        note("every file is as it was saved")
+    source = open_model(model)
+    parts: dict[str, dict[str, Any]] = {
+        name: {"kind": part.kind, "parameters": count_parameters(part), "from": part.where}
+        for name, part in source.networks.items()
+    }
     if as_json:
-        print_json(_summary(manifest) | {"folder": str(folder), "provenance": manifest.provenance})
+        about = {"name": source.name, "version": source.version, "folder": source.where, "parts": parts}
+        print_json(about | {"provenance": source.provenance})
         return
-    print(f"{manifest.name} {manifest.version}, {_megabytes(manifest.size)}, {folder}")
-    rows = [(name, part.kind, f"{part.parameters:,}", _megabytes(part.size)) for name, part in manifest.parts.items()]
-    print(columns([("part", "kind", "parameters", "size"), *rows]))
-    for key, value in manifest.provenance.items():
+    print(f"{source.name} {source.version}, {source.where}")
+    rows = [(name, p["kind"], f"{p['parameters']:,}", _megabytes(2 * p["parameters"])) for name, p in parts.items()]
+    print(columns([("part", "kind", "parameters", "in bf16"), *rows]))
+    for key, value in source.provenance.items():
         print(f"{key}: {value}")
+
+
+@app.command()
+def verify(model: str = MODEL) -> None:
+    """Read all of a model: a bundle's checksums, or that every tensor of a published one is there and has its shape.
+
+    Example: unclip models verify kakaobrain/karlo-v1-alpha
+    """
+    from pathlib import Path as Folder
+
+    from unclip.cli.console import note
+    from unclip.shelf import read_whole
+    from unclip.weights.opening import open_model
+    from unclip.weights.store import MANIFEST, verify_bundle
+
+    source = open_model(model)
+    if (Folder(source.where) / MANIFEST).is_file():
+        verify_bundle(source.where)
+        note("every file is as it was saved")
+    for name in source.networks:
+        note(f"{name}: {read_whole(source, name):,} parameters, each in its place")
+
+
+@app.command()
+def pull(model: str = typer.Argument(help="A repository of the hub, org/name or org/name@revision.")) -> None:
+    """Fetch a published model into the Hugging Face cache, and print its folder.
+
+    Example: unclip models pull kakaobrain/karlo-v1-alpha
+    """
+    from unclip.weights import opening
+
+    print(opening.pull(model))
+
+
+@app.command()
+def convert(
+    model: str = typer.Argument(help="A model as `--model` takes it, or a file of a published one."),
+    out: Path = typer.Argument(help="The folder to write; a bundle that stands there is replaced."),
+    to: str = typer.Option("bundle", "--to", help="bundle, or diffusers where that layout has a place for it."),
+    dtype: str = typer.Option("as-is", "--dtype", help="Of a bundle's weights: as-is, bf16, fp16 or fp32."),
+    tokenizer: Path = typer.Option(None, "--tokenizer", help="A folder or file with the vocabulary, where a file has none."),
+    name: str = typer.Option(None, "--name", help="The bundle's name; the folder's if not given."),
+) -> None:
+    """Write a published model as a bundle of ours, or one of ours in the diffusers layout.
+
+    Example: unclip models convert kakaobrain/karlo-v1-alpha karlo --dtype bf16
+    """
+    from unclip.errors import RequestError
+    from unclip.weights import export, opening, source
+
+    types = source.types()
+    if dtype not in types or to not in ("bundle", "diffusers"):
+        raise RequestError(f"--to {to} --dtype {dtype}: expected bundle or diffusers, and one of {', '.join(types)}")
+    opened = opening.open_file(model, tokenizer) if Path(model).is_file() else opening.open_model(model)
+    if to == "diffusers":
+        print(export.save_pipeline(opened, out))
+    else:
+        print(source.save(opened, out, name=name or out.resolve().name, dtype=types[dtype]))
 
 
 @app.command()

@@ -55,6 +55,8 @@ class ClipJudge:
     def __init__(self, clip: CLIP, tokenizer: Tokenizer, *, name: str, device: torch.device | str = "cpu"):
         self.name = name
         self.fingerprint = fingerprint(clip.state_dict())
+        if clip.cfg.vision is None:
+            raise WeightsError(f"the judge {name} reads captions only: give a CLIP with an image encoder")
         self.size = clip.cfg.vision.image_size
         self._clip = clip.eval().to(device)
         self._tokenizer = tokenizer

@@ -32,6 +32,7 @@ class VisionConfig(Config):
     width: PositiveInt
     layers: PositiveInt
     heads: PositiveInt
+    mlp_ratio: float = Field(default=4.0, gt=0)
     patch_dropout: float = Field(default=0.0, ge=0, lt=1)
 
     @model_validator(mode="after")
@@ -59,7 +60,7 @@ class TextConfig(Config):
 
 class CLIPConfig(Config):
     embed: PositiveInt
-    vision: VisionConfig
+    vision: VisionConfig | None  # None: captions only, as in the repositories of published priors
     text: TextConfig
     act: Activation = "gelu"
     loss: Literal["softmax", "sigmoid"] = "softmax"
@@ -120,7 +121,7 @@ class VisionEncoder(nn.Module):
         self.cls = nn.Parameter(scale * torch.randn(cfg.width))
         self.position = nn.Parameter(scale * torch.randn(grid * grid + 1, cfg.width))
         self.norm_in = nn.LayerNorm(cfg.width)
-        self.transformer = Transformer(cfg.width, cfg.layers, cfg.heads, act=act)
+        self.transformer = Transformer(cfg.width, cfg.layers, cfg.heads, mlp_ratio=cfg.mlp_ratio, act=act)
         self.norm_out = nn.LayerNorm(cfg.width)
         self.project = nn.Linear(cfg.width, embed, bias=False)
         nn.init.normal_(self.project.weight, std=scale)
@@ -168,14 +169,15 @@ class CLIP(nn.Module):
     def __init__(self, cfg: CLIPConfig):
         super().__init__()
         self.cfg = cfg
-        self.vision = VisionEncoder(cfg.vision, cfg.embed, cfg.act, cfg.mean, cfg.std)
+        self.vision = None if cfg.vision is None else VisionEncoder(cfg.vision, cfg.embed, cfg.act, cfg.mean, cfg.std)
         self.text = TextEncoder(cfg.text, cfg.embed, cfg.act, cfg.end_token)
         # Temperature 0.07 (CLIP) or 1/10 with bias -10 (SigLIP), both kept as logarithms.
         self.logit_scale = nn.Parameter(torch.tensor(math.log(1 / 0.07) if cfg.loss == "softmax" else math.log(10.0)))
         self.logit_bias = nn.Parameter(torch.tensor(-10.0)) if cfg.loss == "sigmoid" else None
 
     def encode_image(self, images: Tensor) -> Tensor:
-        """z (B, E), raw: not normalised."""
+        """z (B, E), raw: not normalised. Only a CLIP that has an image encoder has it."""
+        assert self.vision is not None, "this CLIP reads captions only"
         return self.vision(images)
 
     def encode_text(self, ids: Tensor, mask: Tensor) -> Text:

@@ -22,6 +22,7 @@ class UpsamplerConfig(Config):
     unet: UNetConfig
     low: PositiveInt  # the small image's side, px
     high: PositiveInt  # the large image's side, px
+    clamped: bool = True  # the enlarged image is clamped to [-1, 1]; Karlo's overshoots at edges, as bicubic filters do
     residual: bool = False  # the output is added to the enlarged image: for prediction x0 only
 
     @model_validator(mode="after")
@@ -86,7 +87,7 @@ class Upsampler(nn.Module):
     def enlarge(self, low: Tensor) -> Tensor:
         """The small image (B, 3, h, w) at the large one's sides, bicubic: what `forward` takes as its condition."""
         factor = self.cfg.high // self.cfg.low
-        return resize(low, (low.shape[-2] * factor, low.shape[-1] * factor))
+        return resize(low, (low.shape[-2] * factor, low.shape[-1] * factor), clamped=self.cfg.clamped)
 
     def forward(self, x_t: Tensor, t: Tensor, low: Tensor) -> Tensor:
         """The network's output at x_t (B, 3, H, W), t (B,), beside the enlarged small image (B, 3, H, W)."""

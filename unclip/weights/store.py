@@ -34,7 +34,9 @@ from unclip.files import replacing_folder
 
 FORMAT = 1
 MANIFEST, CONFIG, TOKENIZER, CARD = "unclip.json", "config.json", "tokenizer.json", "README.md"
-LARGEST_FILE = 45_000_000  # bytes: code hosts refuse files past 50 MB
+_CACHE_LINE = 64  # bytes
+LARGEST_FILE = 45_000_000  # bytes: code hosts refuse files past 50 MB ...
+LARGE_PART, LARGE_FILE = 1_000_000_000, 500_000_000  # ... and take no part as large as this, so its files may be larger
 
 Module = TypeVar("Module", bound=nn.Module)
 PartName = Annotated[str, Field(pattern=r"^[a-z0-9_]+$")]
@@ -96,10 +98,11 @@ def save_bundle(
     tokenizer_json: str,
     card: str,
     provenance: dict[str, Any],
-    dtype: torch.dtype = torch.bfloat16,
+    dtype: torch.dtype | None = torch.bfloat16,
 ) -> Path:
-    """Writes a bundle; floating tensors are stored in `dtype`, others as they are.
+    """Writes a bundle; floating tensors are stored in `dtype`, others, and with None all, as they are.
 
+    `parts` is read one part at a time, so that a mapping that loads them when asked needs no more memory than the largest.
     The folder appears whole: it is written beside its place and renamed. A bundle that stood there is replaced; anything
     else that stood there is left alone (WeightsError), and so is the old bundle when the disk is full (WeightsError).
     """
@@ -147,6 +150,11 @@ def load_part(folder: str | Path, name: str, *, verify: bool = False) -> tuple[d
     return _read_json(folder / name / CONFIG), state
 
 
+def read_config(folder: str | Path, name: str) -> dict[str, Any]:
+    """A part's config, as it was saved."""
+    return _read_json(Path(folder) / name / CONFIG)
+
+
 def read_tokenizer(folder: str | Path) -> str:
     """The JSON text of a bundle's tokenizer."""
     folder = Path(folder)
@@ -167,22 +175,24 @@ def verify_bundle(folder: str | Path) -> None:
         load_part(folder, name, verify=True)
 
 
-def build(
-    make: Callable[[], Module], state: Mapping[str, Tensor], *, where: str, dtype: torch.dtype = torch.float32
-) -> Module:
-    """`make()` on the meta device, filled with `state`: no memory is allocated for weights that are thrown away."""
+def build(make: Callable[[], Module], state: Mapping[str, Tensor], *, where: str) -> Module:
+    """`make()` in fp32 on the meta device, filled with `state`: no memory goes to weights that are thrown away."""
     with torch.device("meta"):
         module = make()
-    return fill(module, state, where=where, dtype=dtype)
+    return fill(module, state, where=where)
 
 
-def fill(module: Module, state: Mapping[str, Tensor], *, where: str, dtype: torch.dtype = torch.float32) -> Module:
-    """Puts `state` into `module` by assignment, floating tensors converted to `dtype`, and returns it.
+def fill(
+    module: Module, state: Mapping[str, Tensor], *, where: str, types: Mapping[str, torch.dtype] | None = None
+) -> Module:
+    """Puts `state` into `module` by assignment and returns it. Floats are converted to fp32, or by name to `types`.
 
     Strict both ways: a missing, surplus or wrongly shaped tensor is a WeightsError that begins with `where` and names it.
     """
     check_fit(module.state_dict(), state, where=where)
-    module.load_state_dict({name: _convert(tensor, dtype) for name, tensor in state.items()}, assign=True)
+    types = types or {}
+    converted = {name: _aligned(_convert(tensor, types.get(name, torch.float32))) for name, tensor in state.items()}
+    module.load_state_dict(converted, assign=True)
     for kind, tensors in (("parameter", module.named_parameters()), ("buffer", module.named_buffers())):
         for name, tensor in tensors:
             assert not tensor.is_meta, f"{where}: the {kind} {name} is not in the state dict and stayed on the meta device"
@@ -223,29 +233,36 @@ def find_bundle(name_or_path: str | Path) -> Path:
     raise WeightsError(f"there is no model {str(name_or_path)!r} ({choice}): give one of these or the folder of a bundle")
 
 
-def _write_part(folder: Path, part: Part, dtype: torch.dtype) -> PartEntry:
+def _write_part(folder: Path, part: Part, dtype: torch.dtype | None) -> PartEntry:
     folder.mkdir()
-    # A clone each, because safetensors refuses tensors that share memory (tied weights).
-    state = {name: _convert(tensor.detach().cpu(), dtype).contiguous().clone() for name, tensor in part.state.items()}
-    groups = _split(state, LARGEST_FILE)
     files = {CONFIG: _write_file(folder / CONFIG, _json_bytes(part.config))}
-    for i, group in enumerate(groups, start=1):
+    size = sum(_stored_bytes(tensor, dtype) for tensor in part.state.values())
+    groups = _split(part.state, dtype, LARGEST_FILE if size < LARGE_PART else LARGE_FILE)
+    for i, names in enumerate(groups, start=1):
         file = "model.safetensors" if len(groups) == 1 else f"model-{i:05d}-of-{len(groups):05d}.safetensors"
+        # A clone each, because safetensors refuses tensors that share memory (tied weights).
+        group = {name: _convert(part.state[name].detach().cpu(), dtype).contiguous().clone() for name in names}
         files[file] = _write_file(folder / file, to_safetensors(group, metadata={"format": "pt"}))
-    return PartEntry(kind=part.kind, parameters=sum(tensor.numel() for tensor in state.values()), files=files)
+    return PartEntry(kind=part.kind, parameters=sum(tensor.numel() for tensor in part.state.values()), files=files)
 
 
-def _split(state: dict[str, Tensor], limit: int) -> list[dict[str, Tensor]]:
-    """Consecutive groups of at most `limit` bytes; a tensor larger than that goes alone."""
-    groups: list[dict[str, Tensor]] = [{}]
+def _split(state: Mapping[str, Tensor], dtype: torch.dtype | None, limit: int) -> list[list[str]]:
+    """Consecutive names whose tensors, stored as `dtype`, have at most `limit` bytes; one larger than that goes alone."""
+    groups: list[list[str]] = [[]]
     size = 0
     for name, tensor in state.items():
-        if groups[-1] and size + tensor.nbytes > limit:
-            groups.append({})
+        stored = _stored_bytes(tensor, dtype)
+        if groups[-1] and size + stored > limit:
+            groups.append([])
             size = 0
-        groups[-1][name] = tensor
-        size += tensor.nbytes
+        groups[-1].append(name)
+        size += stored
     return groups
+
+
+def _stored_bytes(tensor: Tensor, dtype: torch.dtype | None) -> int:
+    stored = dtype if dtype is not None and tensor.is_floating_point() else tensor.dtype
+    return tensor.numel() * stored.itemsize
 
 
 def _write_file(path: Path, content: bytes) -> FileEntry:
@@ -293,8 +310,16 @@ def _json_bytes(values: dict[str, Any]) -> bytes:
     return (json.dumps(values, indent=2, ensure_ascii=False) + "\n").encode()
 
 
-def _convert(tensor: Tensor, dtype: torch.dtype) -> Tensor:
+def _convert(tensor: Tensor, dtype: torch.dtype | None) -> Tensor:
     return tensor.to(dtype) if tensor.is_floating_point() else tensor
+
+
+def _aligned(tensor: Tensor) -> Tensor:
+    """A mapped tensor that begins between two cache lines, copied to where torch puts its own.
+
+    In which order a product adds up depends on it, and the same weights must paint the same bytes out of any file.
+    """
+    return tensor if tensor.data_ptr() % _CACHE_LINE == 0 else tensor.clone()
 
 
 def _describe(tensor: Tensor) -> str:

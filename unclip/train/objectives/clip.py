@@ -31,6 +31,8 @@ class ClipObjective:
     def __init__(self, model: CLIPConfig, data: ClipData, tokenizer: Tokenizer):
         self.pool = Pool(data.pool)
         self.valid = None if data.valid is None else Pool(data.valid)
+        if model.vision is None:
+            raise ConfigError("model.vision is null: a CLIP is trained on pictures, give it an image encoder")
         if self.pool.size != model.vision.image_size:
             raise ConfigError(
                 f"the pool {data.pool} is {self.pool.size} px, but model.vision.image_size is {model.vision.image_size}"

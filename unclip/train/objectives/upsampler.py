@@ -158,7 +158,7 @@ class UpsamplerObjective:
         return grid(pictures, 4, captions)
 
     def _enlarge(self, module: Upsampler, low: Tensor, seeds: Sequence[int]) -> Tensor:
-        return sample_upsampler(module, self.diffusion, self.sampling, low, Rng(seeds, device=low.device))
+        return sample_upsampler(lambda last: module, self.diffusion, self.sampling, low, Rng(seeds, device=low.device))
 
 
 def psnr(x: Tensor, truth: Tensor) -> Tensor:

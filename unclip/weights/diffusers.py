@@ -1,0 +1,95 @@
+"""A folder in the diffusers layout: `model_index.json`, and per component a config and weights; read, and written.
+
+Components are the pipeline's constructor arguments. A config that lacks a key means the class's default, which is what
+`Component.get` is told; a value that we have no network for is an error that names it.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import save as to_safetensors
+from torch import Tensor
+
+from unclip.errors import WeightsError
+from unclip.weights.foreign import read_tensors
+
+INDEX = "model_index.json"
+# In the order of preference: no pickle if it can be helped, full precision before half.
+_ENDINGS = (".safetensors", ".safetensors.index.json", ".fp16.safetensors", ".bin", ".fp16.bin")
+_WEIGHTS = [f"{stem}{ending}" for ending in _ENDINGS for stem in ("diffusion_pytorch_model", "model", "pytorch_model")]
+
+
+@dataclass(frozen=True)
+class Component:
+    """A component's folder and its config."""
+
+    folder: Path
+    config: Mapping[str, Any]
+    file: str  # the config's
+
+    @property
+    def where(self) -> str:
+        return f"{self.folder}/{self.file}"
+
+    def get(self, key: str, default: Any) -> Any:
+        """A value of the config, or what the class takes where it is not said or null."""
+        value = self.config.get(key)
+        return default if value is None else value
+
+    def need(self, key: str) -> Any:
+        """A value of the config; WeightsError where it is not said."""
+        if self.config.get(key) is None:
+            raise WeightsError(f"{self.where}: the key {key} is missing")
+        return self.config[key]
+
+    def expect(self, key: str, *expected: Any, default: Any) -> None:
+        """WeightsError unless a value is one of those for which we have a network."""
+        value = self.get(key, default)
+        if value not in expected:
+            raise WeightsError(f"{self.where}: {key} is {value!r}, expected {' or '.join(map(repr, expected))}")
+
+    def state(self) -> dict[str, Tensor]:
+        """The component's tensors, mapped from its file; WeightsError where it has none."""
+        for name in _WEIGHTS:
+            if (self.folder / name).is_file():
+                return read_tensors(self.folder / name)
+        raise WeightsError(f"{self.folder} holds no weights: expected {_WEIGHTS[0]} or {_WEIGHTS[1]}")
+
+
+def read_index(folder: Path) -> dict[str, Any]:
+    """What `model_index.json` says: the pipeline's class as `_class_name`, and each component's library and class."""
+    return read_json(folder / INDEX)
+
+
+def component(folder: Path, name: str, *, file: str = "config.json") -> Component:
+    """The component `name` of the pipeline in `folder`."""
+    return Component(folder / name, read_json(folder / name / file), file)
+
+
+def write_component(folder: Path, config: Mapping[str, Any], state: Mapping[str, Tensor] | None, file: str) -> None:
+    """A component's config and, unless it is None, its weights; `file` is the config's name."""
+    folder.mkdir(parents=True)
+    write_json(folder / file, config)
+    if state is not None:
+        stem = "model" if "architectures" in config else "diffusion_pytorch_model"
+        content = to_safetensors({name: tensor.contiguous().clone() for name, tensor in state.items()}, {"format": "pt"})
+        (folder / f"{stem}.safetensors").write_bytes(content)
+
+
+def write_json(path: Path, values: Mapping[str, Any]) -> None:
+    path.write_text(json.dumps(values, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise WeightsError(f"cannot read {path}: {error.strerror or error}") from None
+    except ValueError as error:
+        raise WeightsError(f"{path} is not JSON: {error}") from None
+    if not isinstance(values, dict):
+        raise WeightsError(f"{path} holds a {type(values).__name__}, expected an object")
+    return values
