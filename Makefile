@@ -8,7 +8,7 @@ OUT ?= out
 PROFILE ?= cpu
 NICE ?= 0
 
-.PHONY: help venv demo test check bench icons gpu-pack
+.PHONY: help venv demo test check bench bench-karlo icons gpu-pack
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -34,9 +34,14 @@ check: venv ## lint, formatting, types
 	$(BIN)/ruff format --check
 	$(BIN)/pyright --pythonpath $(BIN)/python
 
-bench: venv ## every benchmark, each ends in one line of JSON
+bench: venv ## training and painting against peers and the machine's limit, each ends in one line of JSON
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --upgrade --target $(VENV)/peer --requirement benchmarks/peer.txt
-	set -e; for script in benchmarks/*.py; do PYTHONPATH=$(VENV)/peer $(BIN)/python $$script; done
+	PYTHONPATH=$(VENV)/peer $(BIN)/python benchmarks/train_step.py
+	$(BIN)/python benchmarks/generate.py
+
+bench-karlo: venv ## Karlo's networks at full size against diffusers, and their memory: 11 GB of it, 7 GB of disk, ten minutes
+	$(BIN)/python benchmarks/karlo.py
+	$(BIN)/python benchmarks/memory.py
 
 icons: venv ## the shipped model from nothing: artwork, every part, bundle, figures; the same command goes on (docs/training.md)
 	PYTHON=$(BIN)/python DATA=$(DATA) RUNS=$(RUNS) PROFILE=$(PROFILE) NICE=$(NICE) scripts/train_icons.sh $(STEPS)

@@ -89,8 +89,8 @@ def measure(case: Case, rounds: int) -> tuple[list[Result], dict[str, float]]:
     rows = []
     for precision in peers:
         print(
-            f"  {precision}: theirs {taken[precision]:.3f} s a step ({case.nominal / taken[precision] / limit:.0%} of the bf16 "
-            f"product), ours {taken['ours']:.3f} s and {taken['once']:.3f} s once"
+            f"  {precision}: theirs {taken[precision]:.3f} s a step ({case.nominal / taken[precision] / limit:.0%} of the "
+            f"bf16 product), ours {taken['ours']:.3f} s and {taken['once']:.3f} s once"
         )
         mean = taken["ours"] + taken["once"] / steps
         share = executed / taken["ours"] / limit

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from unclip.errors import WeightsError
 
@@ -67,6 +67,24 @@ def script(path: Path, *, traced: bool = False) -> nn.Module:
         warnings.simplefilter("ignore")  # that TorchScript is deprecated
         torch.jit.save(torch.jit.trace(tower, torch.zeros(3, 2)) if traced else torch.jit.script(tower), path)
     return tower
+
+
+def scripted(path: Path, state: dict[str, Tensor]) -> None:
+    """OpenAI's way: a TorchScript archive of a module with that state dict, in fp16, and sizes beside the weights."""
+    root = nn.Module()
+    for name, tensor in state.items():
+        *folders, leaf = name.split(".")
+        module = root
+        for part in folders:
+            if part not in module._modules:
+                module.add_module(part, nn.Module())
+            module = module.get_submodule(part)
+        module.register_parameter(leaf, nn.Parameter(tensor.half()))
+    for name in ("input_resolution", "context_length", "vocab_size"):
+        root.register_buffer(name, torch.tensor(7))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that TorchScript is deprecated
+        torch.jit.save(torch.jit.script(root), path)
 
 
 class Calls:

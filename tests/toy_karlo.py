@@ -43,14 +43,8 @@ def text_to_image(scratch: Path) -> UnCLIPPipeline:
     """Prompt to 64 px over 16 px, all of Karlo's parts."""
     torch.manual_seed(0)
     words = tokenizer(scratch / "vocabulary")
-    prior = PriorTransformer(
-        num_attention_heads=2, attention_head_dim=16, num_layers=2, embedding_dim=EMBED, num_embeddings=CONTEXT
-    )
-    nn.init.normal_(prior.clip_mean)
-    nn.init.uniform_(prior.clip_std, 0.5, 2.0)
-    nn.init.normal_(prior.positional_embedding, std=0.3)
     return UnCLIPPipeline(
-        prior=prior.eval(),
+        prior=prior(),
         text_encoder=text_encoder(len(words)),
         tokenizer=words,
         super_res_first=super_resolution(),
@@ -73,6 +67,16 @@ def variations(scratch: Path) -> UnCLIPImageVariationPipeline:
         super_res_last=super_resolution(),
         **decoding(),
     )
+
+
+def prior() -> PriorTransformer:
+    network = PriorTransformer(
+        num_attention_heads=2, attention_head_dim=16, num_layers=2, embedding_dim=EMBED, num_embeddings=CONTEXT
+    )
+    nn.init.normal_(network.clip_mean)
+    nn.init.uniform_(network.clip_std, 0.5, 2.0)
+    nn.init.normal_(network.positional_embedding, std=0.3)
+    return network.eval()
 
 
 def decoding() -> dict[str, object]:

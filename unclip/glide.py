@@ -22,7 +22,7 @@ from unclip.models.glide_tokenizer import GlideTokenizer
 from unclip.request import AS_SAVED, Job, Options, Progress, jobs, named, pick_size
 from unclip.rng import Rng
 from unclip.shelf import Shelf, Stage
-from unclip.stages import OnStep, SamplingConfig, both_branches, sample
+from unclip.stages import OnStep, SamplingConfig, both_branches, first_noise, sample
 from unclip.weights.source import ModelSource
 
 GlideStage = Stage[Glide, GlideConfig]
@@ -68,7 +68,8 @@ def sample_glide(
         return torch.lerp(x0, *twice(len(x0), *known))
 
     keeping = None if known is None else keep
-    return sample(network, stage.diffusion, sampling, shape, rng, on_step=on_step, keep=keeping)
+    noise = first_noise(sampling, shape, rng)
+    return sample(network, stage.diffusion, sampling, noise, rng, on_step=on_step, keep=keeping)
 
 
 class GLIDE:

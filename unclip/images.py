@@ -67,8 +67,9 @@ def resize(x: Tensor, size: int | tuple[int, int], *, clamped: bool = True) -> T
     This is the one resize of training and sampling; it is the filter (a = -0.5) of Pillow's BICUBIC.
     """
     size = (size, size) if isinstance(size, int) else size
-    resized = F.interpolate(x.float(), size=size, mode="bicubic", antialias=True, align_corners=False)
-    return (resized.clamp(-1, 1) if clamped else resized).to(x.dtype)
+    given = x.float().cpu() if x.device.type == "mps" else x.float()  # where there is no antialiased bicubic
+    resized = F.interpolate(given, size=size, mode="bicubic", antialias=True, align_corners=False)
+    return (resized.clamp(-1, 1) if clamped else resized).to(x.device, x.dtype)
 
 
 def resize_image(image: Image.Image, size: int) -> Image.Image:

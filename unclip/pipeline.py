@@ -31,6 +31,7 @@ from unclip.rng import Rng
 from unclip.shelf import Network, Shelf, Stage, UpsamplerStage
 from unclip.stages import OnStep, sample_decoder, sample_prior, sample_upsampler
 from unclip.tokenizer import Tokenizer
+from unclip.weights import source as sources
 from unclip.weights.opening import open_model
 from unclip.weights.source import ModelSource
 
@@ -200,6 +201,10 @@ class UnCLIP:
         changed = options.model_dump(exclude_none=True)
         return {"prompt": prompt, "seed": seed, "size": size, "model": self.name, "candidates": candidates, **changed}
 
+    def save(self, folder: str | Path, *, name: str | None = None, dtype: torch.dtype | None = None) -> Path:
+        """Writes the model as a bundle, each part read again from where it came from; `dtype` None: as it is there."""
+        return sources.save(self.source, folder, name=name or Path(folder).resolve().name, dtype=dtype)
+
     def cut(self, prompts: Sequence[str]) -> list[str]:
         """The prompts that are too long for the text encoder, which sees only their beginning."""
         return [prompt for prompt, cut in zip(prompts, self.tokenizer(prompts).cut, strict=True) if cut]
@@ -230,9 +235,9 @@ def load(
     wanted: slower, and enough for Karlo on a machine with 8 GB. Raises WeightsError when there is no such model, or a file
     of it is missing, torn, or does not fit its config.
     """
-    source, where = open_model(model), pick_device(device)
-    kind = GLIDE if any(part.kind == "glide" for part in source.networks.values()) else UnCLIP
-    return kind(source, device=where, precision=precision, offload=offload)
+    opened, where = open_model(model), pick_device(device)
+    kind = GLIDE if any(part.kind == "glide" for part in opened.networks.values()) else UnCLIP
+    return kind(opened, device=where, precision=precision, offload=offload)
 
 
 def _one(shelf: Shelf, kind: str) -> str:

@@ -123,7 +123,7 @@ def read_whole(source: ModelSource, name: str) -> int:
     state = part.read()
     store.check_fit(_shape(part).state_dict(), state, where=part.where)
     for tensor_name, tensor in state.items():
-        # Off a scale a diffusion network never leaves: a torn or misread file. Statistics may be unset, which is NaN.
+        # A torn or misread file. What the sampler analytic needs may never have been measured, and is NaN then.
         if tensor.is_floating_point() and tensor_name != "x0_error" and not bool(torch.isfinite(tensor.float()).all()):
             raise WeightsError(f"{part.where}: {tensor_name} holds numbers that are not finite")
     return count_parameters(part)

@@ -35,8 +35,8 @@ class SamplingConfig(Config):
 
     sampler: PriorSamplerName = "dpm++"
     """`analytic` is for priors, which know how far off their predictions are."""
-    steps: int | str = 20
-    """A number, or what `diffusion.schedule.spacing` understands."""
+    steps: int | str | tuple[int, ...] = 20
+    """A number, what `diffusion.schedule.spacing` understands, or the timesteps themselves, ascending."""
     eta: float = Field(default=0.0, ge=0, le=1)
     """DDIM's noise: 0 deterministic, 1 ancestral."""
     guidance: GuidanceConfig = GuidanceConfig()
@@ -65,8 +65,10 @@ def sample_prior(
         rows = slice(len(z_t))  # all, or at steps without guidance the conditional ones alone
         return prior(z_t, t, captions.select(rows), [(k[rows], v[rows]) for k, v in memory])
 
-    z = sample(network, diffusion, sampling, (prior.cfg.embed,), rng, on_step=on_step, x0_error=prior.x0_error)
-    return prior.restore(z)
+    noise = first_noise(sampling, (prior.cfg.embed,), rng)
+    return prior.restore(
+        sample(network, diffusion, sampling, noise, rng, on_step=on_step, x0_error=prior.x0_error)
+    )
 
 
 def sample_decoder(
@@ -81,6 +83,16 @@ def sample_decoder(
 ) -> Tensor:
     """Images (B, 3, S, S) at the decoder's side, in [-1, 1], for raw z (B, E) and captions of batch B.
 
+    It starts from noise of its own; `sample` and `decoder_network` start from a given one.
+    """
+    side = decoder.cfg.unet.image_size
+    noise = first_noise(sampling, (3, side, side), rng)
+    return sample(decoder_network(decoder, z, text, null), diffusion, sampling, noise, rng, on_step=on_step)
+
+
+def decoder_network(decoder: Decoder, z: Tensor, text: Text, null: Text) -> Network:
+    """The decoder as `sample` asks it, for raw z (B, E) and captions of batch B; `null` is of batch 1 or B.
+
     The unconditional branch has neither: z is the learned null, the caption is `null`, the empty one.
     """
     both_z = torch.cat([z, z])
@@ -90,8 +102,7 @@ def sample_decoder(
         rows = len(x_t)
         return decoder(x_t, t, both_z[:rows], both_branches(text, null, rows), drop[:rows])
 
-    side = decoder.cfg.unet.image_size
-    return sample(network, diffusion, sampling, (3, side, side), rng, on_step=on_step)
+    return network
 
 
 def sample_upsampler(
@@ -112,7 +123,8 @@ def sample_upsampler(
     def step(x_t: Tensor, t: Tensor) -> Tensor:
         return network(bool(t[0] == cleanest))(x_t, t, condition)
 
-    return sample(step, diffusion, sampling, condition.shape[1:], rng, on_step=on_step)
+    noise = first_noise(sampling, condition.shape[1:], rng)
+    return sample(step, diffusion, sampling, noise, rng, on_step=on_step)
 
 
 def make_sampler(
@@ -143,38 +155,67 @@ def make_sampler(
     return samplers.dpm_solver_pp_2m(spaced, noise)
 
 
+def first_noise(sampling: SamplingConfig, shape: Sequence[int], rng: Rng) -> Tensor:
+    """x_T (B, *shape): one row a generator."""
+    return sampling.temperature * rng.normal(shape)
+
+
 def sample(
     network: Network,
     diffusion: DiffusionConfig,
     sampling: SamplingConfig,
-    shape: Sequence[int],
+    noise: Tensor,
     rng: Rng,
     *,
     on_step: OnStep | None = None,
     x0_error: Tensor | None = None,
     keep: Callable[[Tensor], Tensor] | None = None,
 ) -> Tensor:
-    """B samples of `shape` (C, ...), B being as many as `rng` has generators.
+    """B samples from `noise` (B, C, ...), which is x at the noisiest of the sampling's timesteps: x_T, unless some are left out.
 
     `network(x, t)` is asked with a batch of B, or, guided, of 2 B: the conditional rows, then the unconditional. `keep` puts
     what is known into every predicted x_0, of B or 2 B rows.
     """
     schedule = diffusion.noise_schedule()
-    noise = sampling.temperature * rng.normal(shape)
     sampler = make_sampler(schedule, sampling, noise, rng, learned=diffusion.learn_sigma, x0_error=x0_error)
+    answer = _interpreted(network, diffusion, schedule)
 
     def ask(x: Tensor, t: int) -> Prediction:
-        answer = interpret(diffusion, schedule, network(x, torch.full((len(x),), t, device=x.device)), x, t)
-        return answer if keep is None else answer._replace(x0=keep(answer.x0))
+        told = answer(x, t)
+        return told if keep is None else told._replace(x0=keep(told.x0))
 
     def both(x: Tensor, t: int) -> tuple[Prediction, Prediction]:
-        answer = ask(torch.cat([x, x]), t)
-        halves = [tuple(None if part is None else part.chunk(2)[i] for part in answer) for i in (0, 1)]
+        told = ask(torch.cat([x, x]), t)
+        halves = [tuple(None if part is None else part.chunk(2)[i] for part in told) for i in (0, 1)]
         return Prediction(*halves[0]), Prediction(*halves[1])  # pyright: ignore[reportArgumentType]
 
     predict: Predict = guided(ask, both, sampling.guidance, len(schedule))
     with torch.no_grad():
         return samplers.drive(sampler, predict, on_step=on_step)
+
+
+def invert(
+    network: Network,
+    diffusion: DiffusionConfig,
+    x0: Tensor,
+    *,
+    steps: int | str = "even50",
+    refinements: int = 0,
+    on_step: OnStep | None = None,
+) -> Tensor:
+    """The x_T (B, C, ...) from which unguided DDIM over the same `steps`, nothing thresholded, comes back to x0.
+
+    See `samplers.ddim_inversion`, also for `refinements`.
+    """
+    schedule = diffusion.noise_schedule()
+    sampler = samplers.ddim_inversion(respace(schedule, steps), x0, refinements=refinements)
+    with torch.no_grad():
+        return samplers.drive(sampler, _interpreted(network, diffusion, schedule), on_step=on_step)
+
+
+def _interpreted(network: Network, diffusion: DiffusionConfig, schedule: Schedule) -> Predict:
+    """The network's answers as predictions of x_0."""
+    return lambda x, t: interpret(diffusion, schedule, network(x, torch.full((len(x),), t, device=x.device)), x, t)
 
 
 def both_branches(text: Text, null: Text, rows: int) -> Text:

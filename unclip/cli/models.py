@@ -115,6 +115,8 @@ def convert(
     types = source.types()
     if dtype not in types or to not in ("bundle", "diffusers"):
         raise RequestError(f"--to {to} --dtype {dtype}: expected bundle or diffusers, and one of {', '.join(types)}")
+    if tokenizer is not None and not Path(model).is_file():
+        raise RequestError(f"--tokenizer {tokenizer}: {model} has a vocabulary of its own, only a file has none")
     opened = opening.open_file(model, tokenizer) if Path(model).is_file() else opening.open_model(model)
     if to == "diffusers":
         print(export.save_pipeline(opened, out))

@@ -119,7 +119,8 @@ class Schedule:
             return float(getattr(self, table)[t])
         key = (table, like.device)
         if key not in self._on_device:
-            self._on_device[key] = getattr(self, table).to(device=like.device, dtype=torch.float32)
+            # First the type, then the device: Apple's has no fp64.
+            self._on_device[key] = getattr(self, table).to(torch.float32).to(like.device)
         return self._on_device[key][t].view(-1, *[1] * (like.ndim - 1))
 
 

@@ -17,7 +17,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from unclip.errors import WeightsError
+from unclip.errors import ConfigError, WeightsError
 from unclip.models.clip import CLIP, CLIPConfig, TextConfig, VisionConfig
 from unclip.models.clip import OPENAI_MEAN as MEAN
 from unclip.models.clip import OPENAI_STD as STD
@@ -116,29 +116,29 @@ def openai_config(
     except KeyError as error:
         kind = "a CLIP with a ResNet, which we do not build" if "visual.layer1.0.conv1.weight" in state else "no CLIP"
         raise WeightsError(f"{where}: the tensor {error.args[0]} is missing: it is {kind}") from None
+    except (IndexError, ValueError):  # a scalar, or a vector where a matrix is expected
+        raise WeightsError(f"{where}: its tensors have not the dimensions of a CLIP's") from None
     width, patch = patches.shape[0], patches.shape[-1]
-    return CLIPConfig(
-        embed=embed,
-        vision=VisionConfig(
-            image_size=patch * math.isqrt(position.shape[0] - 1),
-            patch=patch,
-            width=width,
-            layers=_count(state, "visual.transformer.resblocks."),
-            heads=width // 64 if width <= 1024 else 16,
-            mlp_ratio=hidden / width,
-        ),
-        text=TextConfig(
-            context=context,
-            vocab=vocab,
-            width=text_width,
-            layers=_count(state, "transformer.resblocks."),
-            heads=max(1, text_width // 64),
-        ),
-        act=act,
-        end_token=vocab - 1,
-        mean=mean,
-        std=std,
-    )
+    vision = {
+        "image_size": patch * math.isqrt(position.shape[0] - 1),
+        "patch": patch,
+        "width": width,
+        "layers": _count(state, "visual.transformer.resblocks."),
+        "heads": max(1, width // 64) if width <= 1024 else 16,
+        "mlp_ratio": hidden / width,
+    }
+    text = {
+        "context": context,
+        "vocab": vocab,
+        "width": text_width,
+        "layers": _count(state, "transformer.resblocks."),
+        "heads": max(1, text_width // 64),
+    }
+    values = {"embed": embed, "vision": vision, "text": text, "act": act, "end_token": vocab - 1, "mean": mean, "std": std}
+    try:
+        return CLIPConfig.parse(values, where=where)
+    except ConfigError as error:
+        raise WeightsError(str(error)) from None
 
 
 def hugging_face_config(
@@ -152,10 +152,12 @@ def hugging_face_config(
         raise WeightsError(f"{text.where}: hidden_act is {act!r}, expected 'gelu' or 'quick_gelu', for both towers the same")
     text.expect("layer_norm_eps", 1e-5, default=1e-5)
     vocab = text.get("vocab_size", 49408)
-    return CLIPConfig(
+    return text.shape(
+        CLIPConfig,
         embed=embed,
         vision=None if vision is None else _hugging_face_vision(vision),
-        text=TextConfig(
+        text=text.shape(
+            TextConfig,
             context=text.get("max_position_embeddings", 77),
             vocab=vocab,
             width=text.get("hidden_size", 512),
@@ -173,7 +175,8 @@ def hugging_face_config(
 def _hugging_face_vision(vision: Component) -> VisionConfig:
     vision.expect("layer_norm_eps", 1e-5, default=1e-5)
     width = vision.get("hidden_size", 768)
-    return VisionConfig(
+    return vision.shape(
+        VisionConfig,
         image_size=vision.get("image_size", 224),
         patch=vision.get("patch_size", 32),
         width=width,

@@ -8,15 +8,26 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from safetensors.torch import save as to_safetensors
 from torch import Tensor
 
-from unclip.errors import WeightsError
+from unclip.config import Config
+from unclip.errors import ConfigError, WeightsError
 from unclip.weights.foreign import read_tensors
 
+Shape = TypeVar("Shape", bound=Config)
+
 INDEX = "model_index.json"
+_JSON_TYPES = {
+    int: "a whole number",
+    float: "a number",
+    str: "a string",
+    list: "a list",
+    dict: "an object",
+    bool: "true or false",
+}
 # In the order of preference: no pickle if it can be helped, full precision before half.
 _ENDINGS = (".safetensors", ".safetensors.index.json", ".fp16.safetensors", ".bin", ".fp16.bin")
 _WEIGHTS = [f"{stem}{ending}" for ending in _ENDINGS for stem in ("diffusion_pytorch_model", "model", "pytorch_model")]
@@ -35,15 +46,27 @@ class Component:
         return f"{self.folder}/{self.file}"
 
     def get(self, key: str, default: Any) -> Any:
-        """A value of the config, or what the class takes where it is not said or null."""
+        """A value of the config, or the class's own where it is not said or null; WeightsError for one of another type."""
         value = self.config.get(key)
-        return default if value is None else value
+        return default if value is None else self._typed(key, value, type(default))
 
-    def need(self, key: str) -> Any:
-        """A value of the config; WeightsError where it is not said."""
+    def need(self, key: str, kind: type) -> Any:
+        """A value of the config; WeightsError where it is not said, or of another type."""
         if self.config.get(key) is None:
             raise WeightsError(f"{self.where}: the key {key} is missing")
-        return self.config[key]
+        return self._typed(key, self.config[key], kind)
+
+    def shape(self, config: type[Shape], **values: Any) -> Shape:
+        """A network's config of such values; WeightsError where no network can be so."""
+        try:
+            return config.parse(values, where=self.where)
+        except ConfigError as error:
+            raise WeightsError(str(error)) from None
+
+    def _typed(self, key: str, value: Any, kind: type) -> Any:
+        if isinstance(value, (int, float) if kind is float else kind) or kind is type(None):
+            return value
+        raise WeightsError(f"{self.where}: {key} is {value!r}, expected {_JSON_TYPES.get(kind, kind.__name__)}")
 
     def expect(self, key: str, *expected: Any, default: Any) -> None:
         """WeightsError unless a value is one of those for which we have a network."""

@@ -13,6 +13,7 @@ decoder is two components: here they stand under `decoder.` and `text_proj.`.
 import math
 from typing import Any
 
+from unclip.errors import WeightsError
 from unclip.models.decoder import DecoderConfig
 from unclip.models.prior import PriorConfig
 from unclip.models.unet import UNetConfig
@@ -125,8 +126,10 @@ def original_upsampler(cfg: UpsamplerConfig) -> list[Rule]:
 
 def unet_config(c: Component, *, channels: int, attends: bool) -> UNetConfig:
     """The shape of a UNet2DConditionModel (`attends`) or of a UNet2DModel, of which we build those like Karlo's alone."""
-    widths = tuple(c.need("block_out_channels"))
-    side, levels = c.need("sample_size"), len(widths)
+    widths = tuple(c.need("block_out_channels", list))
+    if not widths or not all(isinstance(width, int) and width > 0 for width in widths):
+        raise WeightsError(f"{c.where}: block_out_channels is {list(widths)}, expected whole numbers")
+    side, levels = c.need("sample_size", int), len(widths)
     down = ("SimpleCrossAttnDownBlock2D", "SimpleCrossAttnUpBlock2D") if attends else ("", "")
     plain = ("ResnetDownsampleBlock2D", "ResnetUpsampleBlock2D")
     for key, attending, without in zip(("down_block_types", "up_block_types"), down, plain, strict=True):
@@ -141,7 +144,8 @@ def unet_config(c: Component, *, channels: int, attends: bool) -> UNetConfig:
     c.expect("add_attention", False, default=True) if not attends else c.expect(
         "mid_block_type", "UNetMidBlock2DSimpleCrossAttn", default="UNetMidBlock2DCrossAttn"
     )
-    return UNetConfig(
+    return c.shape(
+        UNetConfig,
         image_size=side,
         channels=widths[0],
         mult=tuple(width / widths[0] for width in widths),
@@ -150,7 +154,7 @@ def unet_config(c: Component, *, channels: int, attends: bool) -> UNetConfig:
         head_channels=c.get("attention_head_dim", 8) if attends else 64,
         in_channels=channels,
         out_channels=c.get("out_channels", 3),
-        context_width=c.need("cross_attention_dim") if attends else None,
+        context_width=c.need("cross_attention_dim", int) if attends else None,
         scale_shift=c.get("resnet_time_scale_shift", "default") == "scale_shift",
         middle_attention=attends,
     )
@@ -173,7 +177,8 @@ def prior_config(c: Component, *, text_width: int, text_embed: int) -> PriorConf
         c.expect(key, value, default=value)
     for key in ("norm_in_type", "embedding_proj_norm_type"):
         c.expect(key, None, default=None)
-    return PriorConfig(
+    return c.shape(
+        PriorConfig,
         embed=embed,
         text_embed=text_embed,
         text_width=text_width,
@@ -188,7 +193,8 @@ def decoder_config(unet: Component, projection: Component, *, text_width: int) -
     """The shape of the decoder and of what stands between CLIP and it."""
     unet.expect("class_embed_type", "identity", default=None)
     embed = projection.get("clip_embeddings_dim", 768)
-    return DecoderConfig(
+    return projection.shape(
+        DecoderConfig,
         unet=unet_config(unet, channels=3, attends=True),
         embed=embed,
         text_width=text_width,
@@ -200,7 +206,7 @@ def decoder_config(unet: Component, projection: Component, *, text_width: int) -
 def upsampler_config(c: Component, *, low: int) -> UpsamplerConfig:
     """The shape of a super-resolution network that takes images of `low` px."""
     unet = unet_config(c, channels=6, attends=False)
-    return UpsamplerConfig(unet=unet, low=low, high=unet.image_size, clamped=False)
+    return c.shape(UpsamplerConfig, unet=unet, low=low, high=unet.image_size, clamped=False)
 
 
 def diffusion_values(prediction: str, *, learned: bool = False) -> dict[str, Any]:

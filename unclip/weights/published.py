@@ -101,6 +101,8 @@ def _open_glide(folder: Path, name: str) -> ModelSource:
     for file in sorted(folder.glob("*.pt")):
         state = read_tensors(file)
         which = glide.identify(state, where=str(file))
+        if f"glide_{which}" in parts:
+            raise WeightsError(f"{folder} holds GLIDE's {which}.pt twice: remove {file.name} or the other")
         values = glide.values(which)
         cfg = SIZES["published"][which]
         parts[f"glide_{which}"] = _part("glide", cfg, values, glide.table(cfg), partial(read_tensors, file), str(file))
@@ -174,7 +176,7 @@ def _decoder(folder: Path, clip: CLIPConfig) -> dict[str, PartSource]:
 def _upsamplers(folder: Path) -> dict[str, PartSource]:
     """The network of the first steps and the one of the last."""
     bound = _bound(folder, "super_res_scheduler", prediction="epsilon")
-    side = component(folder, "decoder").need("sample_size")
+    side = component(folder, "decoder").need("sample_size", int)
     first, last = (component(folder, f"super_res_{which}") for which in ("first", "last"))
     return _two_upsamplers(
         *((c.state, c.where, karlo.upsampler_config(c, low=side)) for c in (first, last)), table=karlo.upsampler, bound=bound
@@ -225,7 +227,7 @@ def _open_karlo(folder: Path, name: str) -> ModelSource:
 def _open_open_clip(folder: Path, file: Path, name: str) -> ModelSource:
     """A repository of open_clip: its config says what no tensor does."""
     c = Component(folder, diffusers.read_json(folder / "open_clip_config.json"), "open_clip_config.json")
-    model, seen = c.need("model_cfg"), c.get("preprocess_cfg", {})
+    model, seen = c.need("model_cfg", dict), c.get("preprocess_cfg", {})
     state = read_tensors(file)
     act = "quick_gelu" if model.get("quick_gelu") else "gelu"
     statistics = {key: tuple(seen[key]) for key in ("mean", "std") if key in seen}
