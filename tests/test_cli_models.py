@@ -118,7 +118,9 @@ def test_openais_file_is_converted_with_a_vocabulary_from_elsewhere(capsys, tmp_
     ("arguments", "words"),
     [
         (["--dtype", "int8"], "--dtype int8: expected bundle or diffusers, and one of as-is, bf16, fp16, fp32"),
-        (["--tokenizer", "words"], "karlo has a vocabulary of its own, only a file has none"),
+        (["--tokenizer", "words"], "karlo says both itself"),
+        (["--act", "gelu"], "--tokenizer and --act are for a file: "),
+        (["--act", "relu"], "--act relu: expected gelu or quick_gelu"),
         (["--to", "onnx"], "--to onnx --dtype as-is: expected bundle or diffusers"),
     ],
 )

@@ -8,8 +8,11 @@ A byte u is the value u / 127.5 - 1; a value goes back to the nearest byte, one 
 So every byte survives the round trip exactly, and black and white are exactly -1 and 1.
 """
 
+import hashlib
+import io
 import json
 import tempfile
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -25,6 +28,8 @@ from unclip.files import replacing
 
 WHITE = (255, 255, 255)
 CHUNK = "unclip"  # the keyword of the PNG's iTXt chunk
+SMALLEST, LARGEST = 8, 16_384  # px: the sides of a picture that somebody gives
+_DESCRIPTION = 0x010E  # the EXIF tag that carries the settings of a WebP
 _GAP, _FONT_SIZE, _CAPTION_LINES = 6, 12, 3  # of contact sheets: pixels, pixels, lines
 
 
@@ -72,6 +77,11 @@ def resize(x: Tensor, size: int | tuple[int, int], *, clamped: bool = True) -> T
     return (resized.clamp(-1, 1) if clamped else resized).to(x.device, x.dtype)
 
 
+def psnr(x: Tensor, truth: Tensor) -> Tensor:
+    """Peak signal-to-noise ratio of each image (B, 3, H, W), range [-1, 1], in dB (B,)."""
+    return 10 * (4 / (x - truth).square().flatten(1).mean(1)).log10()
+
+
 def resize_image(image: Image.Image, size: int) -> Image.Image:
     """An image at size x size by Pillow's BICUBIC: the filter of `resize`, made bytes after each direction."""
     return image.resize((size, size), Image.Resampling.BICUBIC)
@@ -115,19 +125,31 @@ def save_png(image: Image.Image, path: str | Path, settings: dict[str, Any] | No
     info = PngImagePlugin.PngInfo()
     if settings is not None:
         info.add_itxt(CHUNK, json.dumps(settings, ensure_ascii=False))
+    _save(image, path, format="PNG", pnginfo=info)
+
+
+def save_webp(frames: Sequence[Image.Image], path: str | Path, settings: dict[str, Any], *, milliseconds: int = 150) -> None:
+    """Writes an animation that loops, lossless, so long a frame; its settings stand in it as a PNG's do."""
+    exif = Image.Exif()
+    exif[_DESCRIPTION] = json.dumps({CHUNK: settings})
+    rest = {"save_all": True, "append_images": frames[1:], "duration": milliseconds, "loop": 0, "lossless": True}
+    _save(frames[0], path, format="WEBP", exif=exif, **rest)
+
+
+def _save(image: Image.Image, path: str | Path, **how: Any) -> None:
     try:
         with replacing(path) as temporary:
-            image.save(temporary, format="PNG", pnginfo=info)
+            image.save(temporary, **how)
     except OSError as error:
         raise RequestError(f"cannot write {path}: {error.strerror or error}") from None
 
 
 def read_settings(path: str | Path) -> dict[str, Any]:
-    """The settings that `save_png` put into a PNG; RequestError when it is no picture or carries none."""
+    """The settings in a PNG or WebP of ours; RequestError when it is no whole picture or carries none."""
     try:
-        with Image.open(path, formats=("PNG",)) as image:
+        with Image.open(path, formats=("PNG", "WEBP")) as image:
             image.load()
-            text = image.info.get(CHUNK)
+            text = _settings_text(image)
     except (OSError, SyntaxError) as error:  # Pillow raises SyntaxError for a broken PNG chunk
         reason = getattr(error, "strerror", None) or "it is not a whole PNG"
         raise RequestError(f"cannot read {path}: {reason}") from None
@@ -137,6 +159,52 @@ def read_settings(path: str | Path) -> dict[str, Any]:
         return json.loads(text)
     except ValueError:
         raise RequestError(f"the settings in {path} are not JSON") from None
+
+
+def _settings_text(image: Image.Image) -> str | None:
+    """The JSON in a picture of ours, None where there is none."""
+    if image.format == "WEBP":
+        described = str(image.getexif().get(_DESCRIPTION, ""))
+        head, tail = f'{{"{CHUNK}": ', "}"
+        return described.removeprefix(head).removesuffix(tail) if described.startswith(head) else None
+    return image.info.get(CHUNK)
+
+
+def read_picture(path: str | Path) -> Image.Image:
+    """A picture that somebody gives, of any format that Pillow reads, in memory and as it is there; `rgb` makes it pixels.
+
+    `.info["source"]` holds its file's name and sha256, `.info["unclip"]` the settings if it has any. Raises RequestError
+    where `check_picture` does, and for what is missing or no whole picture.
+    """
+    try:
+        content = Path(path).read_bytes()
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            image = Image.open(io.BytesIO(content))
+        check_picture(image, str(path))
+        image.load()
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
+        raise RequestError(f"{path} is too large: expected at most {LARGEST} px a side and 89 million in all") from None
+    except (OSError, SyntaxError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or "it is not a whole picture"
+        raise RequestError(f"cannot read {path}: {reason}") from None
+    image.info["source"] = {"file": Path(path).name, "sha256": hashlib.sha256(content).hexdigest()}
+    text = _settings_text(image)
+    if isinstance(text, str):
+        try:
+            image.info[CHUNK] = json.loads(text)
+        except ValueError:  # somebody else's chunk
+            del image.info[CHUNK]
+    return image
+
+
+def check_picture(image: Image.Image, name: str = "the picture") -> None:
+    """RequestError for a side outside 8 to 16,384 px, or for more than one frame."""
+    if min(image.size) < SMALLEST or max(image.size) > LARGEST:
+        raise RequestError(f"{name} is {image.width} x {image.height} px: expected {SMALLEST} to {LARGEST} px a side")
+    frames = getattr(image, "n_frames", 1)
+    if frames > 1 and image.format != "MPO":  # whose first frame is the photograph, the others depth and previews
+        raise RequestError(f"{name} has {frames} frames: give a picture that stands still")
 
 
 def make_folder(path: str | Path) -> Path:

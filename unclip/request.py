@@ -1,14 +1,15 @@
 """What a caller asks of a model, checked once: prompts, seeds, sizes, and the settings that may be changed."""
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from pydantic import Field
 
 from unclip.config import Config
+from unclip.diffusion.guidance import Threshold
 from unclip.diffusion.samplers import Step
 from unclip.errors import RequestError
-from unclip.stages import OnStep, PriorSamplerName, SamplerName, SamplingConfig
+from unclip.stages import OnStep, PriorSamplerName, SamplerName, SamplingConfig, Steps
 
 Progress = Callable[[str, Step], None]
 """Told the stage's name and its step; raising in it cancels."""
@@ -24,8 +25,10 @@ class Job(NamedTuple):
 class Options(Config):
     """What a caller may change of a model's sampling settings; None keeps the model's."""
 
-    steps: int | str | None = None
+    steps: Steps | None = None
     guidance: float | None = Field(default=None, ge=0)
+    eta: float | None = Field(default=None, ge=0, le=1)
+    threshold: Threshold | None = None
     prior_steps: int | str | None = None
     prior_guidance: float | None = Field(default=None, ge=0)
     prior_sampler: PriorSamplerName | None = None
@@ -33,16 +36,38 @@ class Options(Config):
     sampler: SamplerName | None = None
 
     def decoder(self, sampling: SamplingConfig) -> SamplingConfig:
-        return _changed(sampling, self.steps, self.guidance, self.sampler)
+        """RequestError for an eta that the sampler has no use for."""
+        guidance = {"scale": self.guidance, "threshold": self.threshold}
+        changed = _changed(sampling, {"steps": self.steps, "sampler": self.sampler, "eta": self.eta}, guidance)
+        if self.eta and changed.sampler != "ddim":
+            raise RequestError(f"eta = {self.eta:g} is DDIM's, and the sampler is {changed.sampler}: take the sampler ddim")
+        return changed
 
     def prior(self, sampling: SamplingConfig) -> SamplingConfig:
-        return _changed(sampling, self.prior_steps, self.prior_guidance, self.prior_sampler)
+        return _changed(sampling, {"steps": self.prior_steps, "sampler": self.prior_sampler}, {"scale": self.prior_guidance})
 
     def upsampler(self, sampling: SamplingConfig) -> SamplingConfig:
-        return _changed(sampling, self.upsampler_steps, None, None)
+        return _changed(sampling, {"steps": self.upsampler_steps}, {})
 
 
 AS_SAVED = Options()
+
+
+INVERSION_STEPS = 50
+
+
+def retracing(options: Options) -> Options:
+    """`options` for sampling from an inverted x_T: what they leave open is such that the picture comes back.
+
+    That is DDIM without noise over timesteps that begin at 0, neither guided nor thresholded (2105.05233 appendix F).
+    Whoever asks for guidance gets the model's threshold with it.
+    """
+    asked = options.model_dump(exclude_none=True)
+    steps = asked.pop("steps", INVERSION_STEPS)
+    unguided = {"guidance": 1.0, "threshold": "none"} if asked.get("guidance", 1.0) == 1.0 else {}
+    return Options(
+        **{"sampler": "ddim", "eta": 0.0, **unguided, **asked}, steps=f"even{steps}" if str(steps).isdigit() else steps
+    )
 
 
 def jobs(prompts: str | Sequence[str], seed: int | Sequence[int], n: int) -> list[Job]:
@@ -75,14 +100,9 @@ def named(progress: Progress | None, stage: str) -> OnStep | None:
     return None if progress is None else lambda step: progress(stage, step)
 
 
-def _changed(
-    sampling: SamplingConfig, steps: int | str | None, guidance: float | None, sampler: PriorSamplerName | None
-) -> SamplingConfig:
+def _changed(sampling: SamplingConfig, changes: dict[str, Any], guidance: dict[str, Any]) -> SamplingConfig:
+    """`sampling` with every change that is not None."""
     values = sampling.model_dump()
-    if steps is not None:
-        values["steps"] = steps
-    if sampler is not None:
-        values["sampler"] = sampler
-    if guidance is not None:
-        values["guidance"]["scale"] = guidance
+    values |= {key: value for key, value in changes.items() if value is not None}
+    values["guidance"] |= {key: value for key, value in guidance.items() if value is not None}
     return SamplingConfig.parse(values, where="options")

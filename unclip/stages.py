@@ -4,7 +4,7 @@ The pipeline strings these together; training draws its previews with them. Dime
 """
 
 from collections.abc import Callable, Sequence
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 from pydantic import Field
@@ -27,6 +27,7 @@ from unclip.rng import Rng
 OnStep = Callable[[Step], None]
 Network = Callable[[Tensor, Tensor], Tensor]
 SamplerName = Literal["ddpm", "ddim", "dpm++"]
+Steps = int | str | Annotated[tuple[int, ...], Field(min_length=1)]
 PriorSamplerName = Literal["ddpm", "ddim", "dpm++", "analytic"]
 
 
@@ -35,7 +36,7 @@ class SamplingConfig(Config):
 
     sampler: PriorSamplerName = "dpm++"
     """`analytic` is for priors, which know how far off their predictions are."""
-    steps: int | str | tuple[int, ...] = 20
+    steps: Steps = 20
     """A number, what `diffusion.schedule.spacing` understands, or the timesteps themselves, ascending."""
     eta: float = Field(default=0.0, ge=0, le=1)
     """DDIM's noise: 0 deterministic, 1 ancestral."""
@@ -66,9 +67,7 @@ def sample_prior(
         return prior(z_t, t, captions.select(rows), [(k[rows], v[rows]) for k, v in memory])
 
     noise = first_noise(sampling, (prior.cfg.embed,), rng)
-    return prior.restore(
-        sample(network, diffusion, sampling, noise, rng, on_step=on_step, x0_error=prior.x0_error)
-    )
+    return prior.restore(sample(network, diffusion, sampling, noise, rng, on_step=on_step, x0_error=prior.x0_error))
 
 
 def sample_decoder(
@@ -171,7 +170,7 @@ def sample(
     x0_error: Tensor | None = None,
     keep: Callable[[Tensor], Tensor] | None = None,
 ) -> Tensor:
-    """B samples from `noise` (B, C, ...), which is x at the noisiest of the sampling's timesteps: x_T, unless some are left out.
+    """B samples from `noise` (B, C, ...): x_T, or x at the noisiest of the sampling's timesteps if they are given.
 
     `network(x, t)` is asked with a batch of B, or, guided, of 2 B: the conditional rows, then the unconditional. `keep` puts
     what is known into every predicted x_0, of B or 2 B rows.
@@ -199,7 +198,7 @@ def invert(
     diffusion: DiffusionConfig,
     x0: Tensor,
     *,
-    steps: int | str = "even50",
+    steps: Steps = "even50",
     refinements: int = 0,
     on_step: OnStep | None = None,
 ) -> Tensor:

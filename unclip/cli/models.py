@@ -61,7 +61,8 @@ def show(model: str = MODEL, as_json: bool = AS_JSON) -> None:
     rows = [(name, p["kind"], f"{p['parameters']:,}", _megabytes(2 * p["parameters"])) for name, p in parts.items()]
     print(columns([("part", "kind", "parameters", "in bf16"), *rows]))
     for key, value in source.provenance.items():
-        print(f"{key}: {value}")
+        trained = isinstance(value, dict) and {"steps", "images"} <= value.keys()
+        print(f"{key}: {value['steps']:,} steps, {value['images']:,} images" if trained else f"{key}: {value}")
 
 
 @app.command()
@@ -103,6 +104,7 @@ def convert(
     to: str = typer.Option("bundle", "--to", help="bundle, or diffusers where that layout has a place for it."),
     dtype: str = typer.Option("as-is", "--dtype", help="Of a bundle's weights: as-is, bf16, fp16 or fp32."),
     tokenizer: Path = typer.Option(None, "--tokenizer", help="A folder or file with the vocabulary, where a file has none."),
+    act: str = typer.Option(None, "--act", help="gelu or quick_gelu, of a CLIP's state dict, which does not say it."),
     name: str = typer.Option(None, "--name", help="The bundle's name; the folder's if not given."),
 ) -> None:
     """Write a published model as a bundle of ours, or one of ours in the diffusers layout.
@@ -115,9 +117,12 @@ def convert(
     types = source.types()
     if dtype not in types or to not in ("bundle", "diffusers"):
         raise RequestError(f"--to {to} --dtype {dtype}: expected bundle or diffusers, and one of {', '.join(types)}")
-    if tokenizer is not None and not Path(model).is_file():
-        raise RequestError(f"--tokenizer {tokenizer}: {model} has a vocabulary of its own, only a file has none")
-    opened = opening.open_file(model, tokenizer) if Path(model).is_file() else opening.open_model(model)
+    if act not in (None, "gelu", "quick_gelu"):
+        raise RequestError(f"--act {act}: expected gelu or quick_gelu")
+    one_file = Path(model).is_file()
+    if not one_file and (tokenizer, act) != (None, None):
+        raise RequestError(f"--tokenizer and --act are for a file: {model} says both itself")
+    opened = opening.open_file(model, tokenizer, act) if one_file else opening.open_model(model)
     if to == "diffusers":
         print(export.save_pipeline(opened, out))
     else:

@@ -21,6 +21,7 @@ from unclip.diffusion.samplers import Predict
 from unclip.diffusion.schedule import Schedule
 from unclip.errors import ConfigError
 
+Threshold = Literal["none", "static", "dynamic"]
 PredictBoth = Callable[[Tensor, int], tuple[Prediction, Prediction]]
 
 
@@ -32,7 +33,7 @@ class GuidanceConfig(Config):
     """Guided while low <= t / (T - 1) <= high, 0 the clean end (2404.07724); `interval_of_sigmas` converts the paper's."""
     rescale: float = Field(default=0.0, ge=0, le=1)
     """phi of 2305.08891 section 3.4; 0 is off, the paper takes 0.7."""
-    threshold: Literal["none", "static", "dynamic"] = "static"
+    threshold: Threshold = "static"
     """For pixels; embeddings take none, or static with their own bound."""
     percentile: float = Field(default=0.995, gt=0, le=1)
     bound: float = Field(default=1.0, gt=0)

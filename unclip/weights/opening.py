@@ -12,6 +12,7 @@ import re
 from pathlib import Path
 
 from unclip.errors import WeightsError
+from unclip.layers import Activation
 from unclip.models.glide_tokenizer import GlideTokenizer
 from unclip.tokenizer import Tokenizer
 from unclip.weights import store
@@ -50,12 +51,12 @@ def open_model(model: str | Path) -> ModelSource:
     return open_bundle(store.find_bundle(model))  # which says what there is
 
 
-def open_file(model: str | Path, tokenizer: Path | None) -> ModelSource:
-    """OpenAI's CLIP, which is one file; `tokenizer` is its vocabulary, or the folder where that is, None: beside it."""
+def open_file(model: str | Path, tokenizer: Path | None, act: Activation | None = None) -> ModelSource:
+    """A CLIP in one file; `tokenizer`: its vocabulary, or the folder where that is, None: beside it; `act`: as published."""
     from unclip.weights import published
 
     file = Path(model)
-    return published.open_clip_file(file, name=file.stem, tokenizer=tokenizer or file.parent)
+    return published.open_clip_file(file, name=file.stem, tokenizer=tokenizer or file.parent, act=act)
 
 
 def cached(model: str) -> bool:

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from unclip.config import Config
 from unclip.errors import WeightsError
+from unclip.layers import Activation
 from unclip.models.clip import CLIPConfig
 from unclip.models.decoder import Decoder
 from unclip.models.glide import SIZES, Glide
@@ -70,10 +71,19 @@ def open_folder(folder: Path, *, name: str) -> ModelSource:
     raise WeightsError(f"{folder} is no model that we know: it has neither {diffusers.INDEX} nor a bundle's unclip.json")
 
 
-def open_clip_file(file: Path, *, name: str, tokenizer: Path) -> ModelSource:
-    """OpenAI's CLIP of one file; `tokenizer` is a folder with its vocabulary, or that file."""
-    state = read_script(file) if is_script(file) else read_tensors(file)
-    cfg = clips.openai_config(state, where=str(file))
+def open_clip_file(file: Path, *, name: str, tokenizer: Path, act: Activation | None = None) -> ModelSource:
+    """A CLIP of one file, OpenAI's or a state dict of open_clip's; `tokenizer`: its vocabulary, or the folder with it.
+
+    A state dict does not say its activation and loads with either: `act` has to, or it is a WeightsError. OpenAI's own
+    files are known by being scripts.
+    """
+    script = is_script(file)
+    state = read_script(file) if script else read_tensors(file)
+    cfg = clips.openai_config(state, where=str(file), act=act or "quick_gelu")
+    if act is None and not script:
+        raise WeightsError(
+            f"{file} does not say its activation: convert it with --act, gelu for open_clip's and quick_gelu for OpenAI's"
+        )
     part = PartSource("clip", _saved(cfg), partial(clips.convert, cfg, "openai", state, where=str(file)), str(file))
     return ModelSource(name, str(file), {"clip": part}, partial(_read_tokenizer, tokenizer))
 

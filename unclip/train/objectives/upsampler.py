@@ -25,7 +25,7 @@ from unclip.data.order import Order
 from unclip.data.pool import Pool
 from unclip.diffusion.process import DiffusionConfig, draw_timesteps, interpret, q_sample, training_losses
 from unclip.errors import ConfigError
-from unclip.images import grid, resize, to_images
+from unclip.images import grid, psnr, resize, to_images
 from unclip.models.upsampler import Upsampler, UpsamplerConfig
 from unclip.rng import Rng
 from unclip.seeds import mix
@@ -159,11 +159,6 @@ class UpsamplerObjective:
 
     def _enlarge(self, module: Upsampler, low: Tensor, seeds: Sequence[int]) -> Tensor:
         return sample_upsampler(lambda last: module, self.diffusion, self.sampling, low, Rng(seeds, device=low.device))
-
-
-def psnr(x: Tensor, truth: Tensor) -> Tensor:
-    """Peak signal-to-noise ratio of each image (B, 3, H, W), range [-1, 1], in dB (B,)."""
-    return decibels(4 / (x - truth).square().flatten(1).mean(1))
 
 
 def decibels(ratio: Tensor) -> Tensor:

@@ -1,0 +1,323 @@
+"""What people do with a picture in unCLIP besides typing a prompt: section 3 and figures 3 to 7 of the paper (2204.06125).
+
+An image is two things, (z, x_T): what CLIP saw in it, and the noise from which the decoder, told that z, draws it, found by
+running DDIM backwards. Keep one and move the other, and there is a task:
+
+    reconstruct      z, x_T            how much of the picture the pair holds
+    variations       z, another x_T    or the same one and DDIM's noise eta
+    interpolate      z on the great circle between two or more pictures or prompts, x_T likewise
+    text_diff        z towards what one caption has and another has not, x_T
+    probe            z without its lesser principal components, one x_T: what CLIP tells first
+    image_to_image   x_t of the picture itself, half noised (SDEdit, 2108.01073), with its z or a prompt's
+
+Everything happens at the decoder's side, on the middle square of the picture; the upsamplers come after. Angles are taken
+between raw z, whose length is kept: it varies little from picture to picture, and the decoder was trained with it.
+
+`seed`, `size`, `options` and `progress` are `UnCLIP.generate`'s. Every picture says in `.info["unclip"]` what makes it again
+and of which pictures it was made. All raise RequestError for a number out of its range, a picture that `check_picture`
+refuses, and a model without the part they need. Dimension letters: E embedding, S the decoder's side.
+"""
+
+import hashlib
+from collections.abc import Sequence
+from typing import Any, Literal, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from torch import Tensor
+
+from unclip.errors import RequestError
+from unclip.images import check_picture, psnr, rgb, to_images, to_tensor
+from unclip.pipeline import UnCLIP
+from unclip.request import AS_SAVED, Options, Progress, jobs, named, pick_size, retracing
+from unclip.rng import Rng
+
+THETAS = (0.1, 0.25, 0.4)
+FURTHEST = 0.5  # theta of text_diff; the paper goes to between 0.25 and 0.5
+DIMENSIONS = (20, 30, 40, 80, 120, 160, 200, 320)  # of figure 7
+SAME = 1 - 1e-6  # the cosine above which two z are one
+
+
+class Pair(NamedTuple):
+    """An image as the decoder has it."""
+
+    z: Tensor  # (1, E), raw
+    x_T: Tensor  # (1, 3, S, S)
+
+
+class Reconstruction(NamedTuple):
+    """An image drawn from its own pair, and how near it came."""
+
+    image: Image.Image
+    psnr: float  # dB, at the decoder's side
+    cosine: float  # of its z and the source's
+
+
+def invert(model: UnCLIP, image: Image.Image, *, options: Options = AS_SAVED, progress: Progress | None = None) -> Pair:
+    """The pair (z, x_T) of an image: CLIP's z, and x_T by DDIM inversion conditioned on it alone, without guidance."""
+    z = _seen(model, image)
+    return Pair(z, model.invert(model.pixels(image), z, options=options, on_step=named(progress, "inversion")))
+
+
+def reconstruct(
+    model: UnCLIP,
+    image: Image.Image,
+    *,
+    seed: int = 0,
+    size: int | None = None,
+    options: Options = AS_SAVED,
+    progress: Progress | None = None,
+) -> Reconstruction:
+    """The image drawn again from its (z, x_T); `seed` is the upsamplers'."""
+    size, rng = pick_size(model.name, model.sizes, size), Rng([seed], device=model.device)
+    z, x_T = invert(model, image, options=options, progress=progress)
+    x = model.decode(z, rng, x_T=x_T, options=retracing(options), on_step=named(progress, "decoder"))
+    pictures = to_images(model.upsample(x, size, rng, options=options, progress=progress))
+    near = psnr(to_tensor(to_images(x)), model.pixels(image).cpu())
+    cosine = F.cosine_similarity(z, model.embed(pictures))
+    _tell(model, "reconstruct", pictures, [{"seed": seed}], size, options, [parent(image)])
+    return Reconstruction(pictures[0], near.item(), cosine.item())
+
+
+def variations(
+    model: UnCLIP,
+    image: Image.Image,
+    *,
+    n: int = 4,
+    seed: int = 0,
+    eta: float | None = None,
+    size: int | None = None,
+    options: Options = AS_SAVED,
+    progress: Progress | None = None,
+) -> list[Image.Image]:
+    """`n` images that keep what CLIP saw (section 3.1): the same z, and a fresh x_T each, image i of the seed + i.
+
+    With `eta`, from 0 to 1, they start from the image's own x_T, and DDIM adds as much noise on the way: at 0 all are the
+    reconstruction, and the higher eta, the more they differ.
+    """
+    seeds, size = [job.seed for job in jobs("", seed, n)], pick_size(model.name, model.sizes, size)
+    if eta is None:
+        z, x_T, how = _seen(model, image), None, options
+    else:
+        _check_range("eta", eta, 0, 1)
+        (z, x_T), how = invert(model, image, options=options, progress=progress), retracing(_with(options, eta=eta))
+        x_T = x_T.expand(n, *x_T.shape[1:])
+    pictures = model.paint(z.expand(n, -1), seeds, x_T=x_T, size=size, options=how, progress=progress)
+    each = [{"seed": seed, "eta": eta} for seed in seeds]
+    return _tell(model, "variations", pictures, each, size, options, [parent(image)])
+
+
+def interpolate(
+    model: UnCLIP,
+    ends: Sequence[Image.Image | str],
+    *,
+    frames: int = 9,
+    noise: Literal["slerp", "fixed"] = "slerp",
+    seed: int = 0,
+    size: int | None = None,
+    options: Options = AS_SAVED,
+    progress: Progress | None = None,
+) -> list[Image.Image]:
+    """`frames` images on the way from the first of `ends` through the others to the last (section 3.2).
+
+    Ends are pictures, whose z CLIP gives, and prompts, whose z the prior gives. `noise`: "slerp" takes x_T along, from each
+    picture's own, so that pictures at the ends come back, and drawn for each prompt; "fixed" draws one x_T for all frames.
+    """
+    _check_way(ends, frames, noise)
+    size = pick_size(model.name, model.sizes, size)
+    pictures = any(isinstance(end, Image.Image) for end in ends)
+    z = torch.cat([_end(model, end, seed + i, options, progress) for i, end in enumerate(ends)])
+    for i, cosine in enumerate(F.cosine_similarity(z[1:], z[:-1]).tolist()):
+        if cosine > SAME:
+            raise RequestError(f"ends {i + 1} and {i + 2} are the same to {model.name}: there is nothing between them")
+    places = torch.linspace(0, len(ends) - 1, frames, dtype=torch.float64).tolist()
+    x_T, how = None, options
+    if noise == "slerp":
+        how = retracing(options) if pictures else options
+        on_step = named(progress, "inversion")
+        starts = [
+            model.noise(Rng([seed + i], device=model.device))
+            if isinstance(end, str)
+            else model.invert(model.pixels(end), z[i : i + 1], options=options, on_step=on_step)
+            for i, end in enumerate(ends)
+        ]
+        x_T = along(torch.cat(starts), places)
+    made = model.paint(along(z, places), [seed] * frames, x_T=x_T, size=size, options=how, progress=progress)
+    each = [{"seed": seed, "noise": noise, "frames": frames, "frame": i} for i in range(frames)]
+    return _tell(model, "interpolate", made, each, size, options, [parent(end) for end in ends])
+
+
+def text_diff(
+    model: UnCLIP,
+    image: Image.Image,
+    old: str,
+    new: str,
+    *,
+    thetas: Sequence[float] = THETAS,
+    size: int | None = None,
+    options: Options = AS_SAVED,
+    progress: Progress | None = None,
+) -> list[Image.Image]:
+    """The image moved from what `old` says towards what `new` says, one for each theta from 0 to 0.5 (section 3.3).
+
+    z turns by theta of the angle to norm(z_text(new) - z_text(old)) and x_T stays. `old` describes the image as it is, or is
+    empty. More guidance than none makes the change stronger, and the rest less faithful.
+    """
+    for theta in thetas:
+        _check_range("theta", theta, 0, FURTHEST)
+    size = pick_size(model.name, model.sizes, size)
+    both = F.normalize(model.encode_text([old, new]).pooled)
+    if F.cosine_similarity(both[:1], both[1:]).item() > SAME:
+        raise RequestError(f"{old!r} and {new!r} are the same to {model.name}: say what is to change")
+    z, x_T = invert(model, image, options=options, progress=progress)
+    direction = z.norm() * F.normalize(both[1] - both[0], dim=0)
+    moved = torch.stack([slerp(z[0], direction, theta) for theta in thetas])
+    x_T = x_T.expand(len(thetas), *x_T.shape[1:])
+    how = retracing(options)
+    pictures = model.paint(moved, [0] * len(thetas), x_T=x_T, size=size, options=how, progress=progress)
+    each = [{"old": old, "new": new, "theta": theta} for theta in thetas]
+    return _tell(model, "text_diff", pictures, each, size, options, [parent(image)])
+
+
+def image_to_image(
+    model: UnCLIP,
+    image: Image.Image,
+    prompt: str | None = None,
+    *,
+    strength: float = 0.6,
+    seed: int | Sequence[int] = 0,
+    size: int | None = None,
+    options: Options = AS_SAVED,
+    progress: Progress | None = None,
+) -> list[Image.Image]:
+    """The image drawn anew from where `strength` of the way to noise ends, in (0, 1]; a picture for each seed.
+
+    It becomes what the prompt says, or, without one, another drawing of what CLIP saw in it.
+    """
+    _check_range("strength", strength, 0, 1, above=True)
+    size, seeds = pick_size(model.name, model.sizes, size), [seed] if isinstance(seed, int) else list(seed)
+    check_picture(image)
+    if prompt is None:
+        text, z = None, model.embed(image).expand(len(seeds), -1)
+    else:
+        text, z = model.imagine([prompt] * len(seeds), seeds, options=options, progress=progress)
+    rng = Rng(seeds, device=model.device)
+    x_t, how = model.noised(model.pixels(image), rng, strength=strength, options=options)
+    pictures = model.paint(z, seeds, text=text, x_T=x_t, size=size, options=how, progress=progress)
+    each = [{"prompt": prompt, "seed": seed, "strength": strength} for seed in seeds]
+    return _tell(model, "image_to_image", pictures, each, size, options, [parent(image)])
+
+
+def probe(
+    model: UnCLIP,
+    image: Image.Image,
+    among: Sequence[Image.Image],
+    *,
+    dims: Sequence[int] | None = None,
+    seed: int = 0,
+    size: int | None = None,
+    options: Options = AS_SAVED,
+    progress: Progress | None = None,
+) -> list[Image.Image]:
+    """What a part of z says (figure 7): for each of `dims` the image of z with so many principal components, in one x_T.
+
+    The components are those of the z of `among`, pictures of the training data's kind, more of them than components asked
+    for; `dims` are the paper's by default, as far as there are so many.
+    """
+    size, z = pick_size(model.name, model.sizes, size), _seen(model, image)
+    mean, axes = principal_axes(torch.cat([_seen(model, other) for other in among]) if among else z)
+    dims = [count for count in DIMENSIONS if count <= len(axes)] if dims is None else list(dims)
+    if not dims or min(dims) < 0 or max(dims) > len(axes):
+        raise RequestError(f"dims = {dims}: {len(among)} pictures give components from 0 to {len(axes)}")
+    parts = torch.cat([mean + (z - mean) @ axes[:count].T @ axes[:count] for count in dims])
+    pictures = model.paint(parts, [seed] * len(dims), size=size, options=options, progress=progress)
+    each = [{"seed": seed, "dims": count, "among": len(among)} for count in dims]
+    return _tell(model, "probe", pictures, each, size, options, [parent(image)])
+
+
+def slerp(a: Tensor, b: Tensor, theta: float) -> Tensor:
+    """From `a` at theta 0 to `b` at 1 along the great circle between their directions; the length goes evenly."""
+    u, v = a.cpu().double(), b.cpu().double()
+    cosine = (u * v).sum() / (u.norm() * v.norm())
+    angle = torch.acos(cosine.clamp(-1, 1))
+    if angle < 1e-6:  # nearly parallel: the circle is a line
+        return torch.lerp(a, b, theta)
+    direction = ((1 - theta) * angle).sin() * u / u.norm() + (theta * angle).sin() * v / v.norm()
+    length = (1 - theta) * u.norm() + theta * v.norm()
+    return (length * direction / angle.sin()).to(a)
+
+
+def along(points: Tensor, places: Sequence[float]) -> Tensor:
+    """(F, ...): the points (K, ...) slerped at each place, from 0, the first of them, to K - 1, the last."""
+    legs = [min(int(place), len(points) - 2) for place in places]
+    return torch.stack([slerp(points[i], points[i + 1], place - i) for i, place in zip(legs, places, strict=True)])
+
+
+def principal_axes(z: Tensor) -> tuple[Tensor, Tensor]:
+    """The mean (E,) of z (N, E), and its principal axes in rows, the first the longest; at most N - 1 are axes of anything."""
+    centred = z.cpu().double() - z.cpu().double().mean(0)
+    axes = torch.linalg.svd(centred, full_matrices=False).Vh[: len(z) - 1]
+    return z.mean(0), axes.to(z)
+
+
+def parent(source: Image.Image | str) -> dict[str, Any]:
+    """What a picture's settings keep of one that it was made of: file, sha256, settings; of a prompt: its words.
+
+    A picture that came from no file has the sha256 of its upright RGB bytes, under "pixels".
+    """
+    if isinstance(source, str):
+        return {"prompt": source}
+    own = source.info.get("unclip")
+    name = source.info.get("source") or {"pixels": hashlib.sha256(rgb(source).tobytes()).hexdigest()}
+    return {**name, "settings": own} if isinstance(own, dict) else dict(name)
+
+
+def _tell(
+    model: UnCLIP,
+    task: str,
+    pictures: list[Image.Image],
+    each: Sequence[dict[str, Any]],
+    size: int,
+    options: Options,
+    parents: Sequence[dict[str, Any]],
+) -> list[Image.Image]:
+    """The pictures, with what makes each of them again."""
+    asked = options.model_dump(exclude_none=True)
+    for picture, own in zip(pictures, each, strict=True):
+        kept = {key: value for key, value in own.items() if value is not None}
+        picture.info["unclip"] = {"task": task, **kept, "size": size, "model": model.name, **asked, "parents": [*parents]}
+    return pictures
+
+
+def _seen(model: UnCLIP, image: Image.Image) -> Tensor:
+    """z (1, E) of a picture that is fit to be read."""
+    check_picture(image)
+    return model.embed(image)
+
+
+def _end(model: UnCLIP, end: Image.Image | str, seed: int, options: Options, progress: Progress | None) -> Tensor:
+    if isinstance(end, str):
+        return model.imagine([end], [seed], options=options, progress=progress)[1]
+    return _seen(model, end)
+
+
+def _with(options: Options, *, eta: float) -> Options:
+    if options.eta is not None:
+        raise RequestError("eta is given twice: as the task's and among the options")
+    return options.model_copy(update={"eta": eta})
+
+
+def _check_way(ends: Sequence[Image.Image | str], frames: int, noise: str) -> None:
+    if isinstance(ends, str) or len(ends) < 2:
+        raise RequestError("one end: give two or more pictures or prompts to go between")
+    if frames < 2:
+        raise RequestError(f"frames = {frames}: expected at least 2, the ends")
+    if noise not in ("slerp", "fixed"):
+        raise RequestError(f"noise = {noise!r}: expected slerp or fixed")
+
+
+def _check_range(name: str, value: float, low: float, high: float, *, above: bool = False) -> None:
+    """RequestError unless low <= value <= high, or low < value with `above`; NaN is in no range."""
+    if not low <= value <= high or (above and value == low):
+        raise RequestError(f"{name} = {value:g}: expected {'more than ' if above else ''}{low:g} to {high:g}")
