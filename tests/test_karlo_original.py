@@ -199,6 +199,10 @@ def test_the_published_shapes_have_the_published_numbers_of_parameters():
             lambda folder: saved(next(folder.glob("decoder*")), {"state_dict": {}}),
             r"decoder-ckpt.*the tensor cf_param is missing \(and",
         ),
+        (
+            lambda folder: saved(next(folder.glob("decoder*")), {"state_dict": {"ema.cf_param": torch.ones(3)}}),
+            r"decoder-ckpt.*the tensor ema\.cf_param has no place in this network: expected model\.",
+        ),
         (lambda folder: (folder / "bpe_simple_vocab_16e6.txt.gz").unlink(), "has no vocab.json"),
     ],
 )

@@ -43,7 +43,7 @@ class Pair(NamedTuple):
     """An image as the decoder has it."""
 
     z: Tensor  # (1, E), raw
-    x_T: Tensor  # (1, 3, S, S)
+    x_T: Tensor  # noqa: N815  # (1, 3, S, S)
 
 
 class Reconstruction(NamedTuple):
@@ -212,7 +212,7 @@ def image_to_image(
 def probe(
     model: UnCLIP,
     image: Image.Image,
-    among: Sequence[Image.Image],
+    among: Sequence[Image.Image] | Tensor,
     *,
     dims: Sequence[int] | None = None,
     seed: int = 0,
@@ -222,11 +222,12 @@ def probe(
 ) -> list[Image.Image]:
     """What a part of z says (figure 7): for each of `dims` the image of z with so many principal components, in one x_T.
 
-    The components are those of the z of `among`, pictures of the training data's kind, more of them than components asked
-    for; `dims` are the paper's by default, as far as there are so many.
+    The components are those of the z of `among`, pictures of the training data's kind or their z (N, E), more of them than
+    components asked for; `dims` are the paper's by default, as far as there are so many.
     """
     size, z = pick_size(model.name, model.sizes, size), _seen(model, image)
-    mean, axes = principal_axes(torch.cat([_seen(model, other) for other in among]) if among else z)
+    others = among if isinstance(among, Tensor) else torch.cat([z[:0], *(_seen(model, other) for other in among)])
+    mean, axes = principal_axes(others)
     dims = [count for count in DIMENSIONS if count <= len(axes)] if dims is None else list(dims)
     if not dims or min(dims) < 0 or max(dims) > len(axes):
         raise RequestError(f"dims = {dims}: {len(among)} pictures give components from 0 to {len(axes)}")
@@ -255,9 +256,9 @@ def along(points: Tensor, places: Sequence[float]) -> Tensor:
 
 
 def principal_axes(z: Tensor) -> tuple[Tensor, Tensor]:
-    """The mean (E,) of z (N, E), and its principal axes in rows, the first the longest; at most N - 1 are axes of anything."""
+    """The mean (E,) of z (N, E), and its principal axes in rows, longest first: at most N - 1 of them."""
     centred = z.cpu().double() - z.cpu().double().mean(0)
-    axes = torch.linalg.svd(centred, full_matrices=False).Vh[: len(z) - 1]
+    axes = torch.linalg.svd(centred, full_matrices=False).Vh[: max(len(z) - 1, 0)]
     return z.mean(0), axes.to(z)
 
 

@@ -21,6 +21,13 @@ from unclip.errors import UnclipError
 # verb: (module, what it does in one line)
 VERBS = {
     "generate": ("unclip.cli.generate", "Paint pictures from prompts."),
+    "variations": ("unclip.cli.tasks_variations", "Paint other pictures of what CLIP saw in one."),
+    "interpolate": ("unclip.cli.tasks_interpolate", "Paint the way between pictures or prompts."),
+    "text-diff": ("unclip.cli.tasks_text_diff", "Change a picture as from one caption to another."),
+    "img2img": ("unclip.cli.tasks_img2img", "Paint a picture anew from a noised start."),
+    "reconstruct": ("unclip.cli.tasks_reconstruct", "Paint a picture from its own z and x_T, and say how near it comes."),
+    "probe": ("unclip.cli.tasks_probe", "Paint a picture from ever more principal components of its z."),
+    "info": ("unclip.cli.tasks_info", "Say how a picture was made, and the command that makes it again."),
     "models": ("unclip.cli.models", "List the models there are, look into one, fetch, convert or make one."),
     "data": ("unclip.cli.data", "Prepare pictures with captions and inspect them."),
     "train": ("unclip.cli.train", "Train CLIP, the prior, the decoder or an upsampler."),

@@ -38,6 +38,7 @@ from unclip.weights.source import ModelSource, PartSource
 
 VOCABULARY = ("bpe_simple_vocab_16e6.txt.gz", "bpe_simple_vocab_16e6.txt")
 KARLO_FILES = {"prior": "prior-ckpt-*.ckpt", "decoder": "decoder-ckpt-*.ckpt", "sr": "improved-sr-ckpt-*.ckpt"}
+KARLO_UPSAMPLERS = ("model_first_steps.", "model_last_step.")
 KARLO_CLIP, KARLO_STATISTICS = "ViT-L-14.pt", "ViT-L-14_stats.th"
 _NETWORKS: dict[str, Any] = {
     "prior": Prior,
@@ -221,10 +222,7 @@ def _open_karlo(folder: Path, name: str) -> ModelSource:
     prior_values = _diffused(karlo.PRIOR, karlo.diffusion_values("x0"), karlo.sampling_values(25, scale=4.0, bound=10.0))
     prior_table, decoder_table = karlo.original_prior(karlo.PRIOR), karlo.original_decoder(karlo.DECODER)
     read_decoder = partial(_checkpoint, files["decoder"], "model.")
-    sr = [
-        (partial(_checkpoint, files["sr"], prefix), str(files["sr"]), karlo.UPSAMPLER)
-        for prefix in ("model_first_steps.", "model_last_step.")
-    ]
+    sr = [(partial(_checkpoint, files["sr"], prefix), str(files["sr"]), karlo.UPSAMPLER) for prefix in KARLO_UPSAMPLERS]
     parts = {
         "clip": clip.networks["clip"],
         "prior": _part("prior", karlo.PRIOR, prior_values, prior_table, read_prior, str(files["prior"])),
@@ -293,11 +291,14 @@ def _bound(folder: Path, scheduler: str, *, prediction: str, variance: str | Non
 
 
 def _checkpoint(file: Path, prefix: str) -> dict[str, Tensor]:
-    """What of a checkpoint's `state_dict` lies under `prefix`."""
+    """What of a checkpoint's `state_dict` lies under `prefix`; WeightsError where something lies under none of Karlo's."""
     whole = read_pickle(file)
     state = whole.get("state_dict") if isinstance(whole, dict) else None
     if not isinstance(state, dict) or not all(isinstance(tensor, Tensor) for tensor in state.values()):
         raise WeightsError(f"{file} holds no state_dict of tensors: it is not one of Karlo's checkpoints")
+    known = KARLO_UPSAMPLERS if prefix in KARLO_UPSAMPLERS else (prefix,)
+    if stray := sorted(name for name in state if not name.startswith(known)):
+        raise WeightsError(f"{file}: the tensor {stray[0]} has no place in this network: expected {' and '.join(known)}...")
     return rename.under(state, prefix)
 
 

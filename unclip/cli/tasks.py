@@ -1,0 +1,120 @@
+"""What the verbs of `unclip.tasks` have in common: their options, the model they ask, and what is written where."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
+
+import typer
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+    from unclip.pipeline import UnCLIP
+
+Picture = Annotated[Path, typer.Argument(help="A picture; its middle square is what is seen.")]
+Count = Annotated[int, typer.Option("-n", "--n", help="Pictures.")]
+Seed = Annotated[int, typer.Option("--seed", "-s", help="Seed of the first picture; the next has seed + 1.")]
+OneSeed = Annotated[int, typer.Option("--seed", "-s", help="Seed of what is drawn at random, the same for every picture.")]
+Size = Annotated[int | None, typer.Option("--size", help="Side in pixels; 256 where the model can.")]
+Out = Annotated[Path, typer.Option("--out", "-o", help="Folder for the pictures.")]
+Model = Annotated[str, typer.Option("--model", "-m", help="A shipped model, a folder, or a repository of the hub.")]
+Steps = Annotated[str | None, typer.Option("--steps", help="Steps of the decoder, and of the inversion where there is one.")]
+Guidance = Annotated[float | None, typer.Option("--guidance", help="Guidance scale of the decoder; 1 is off.")]
+Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda or mps.")]
+Offload = Annotated[bool, typer.Option("--offload", help="Keep one network in memory at a time, for large models.")]
+Grid = Annotated[bool, typer.Option("--grid", help="Also write grid.png, all of them in a row.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of a path a line.")]
+
+OUT = Path("out")
+SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff"}
+
+
+class Call(NamedTuple):
+    """The options that every task has."""
+
+    out: Path
+    model: str
+    device: str
+    offload: bool
+    size: int | None
+    steps: str | None
+    guidance: float | None
+
+
+class Asked(NamedTuple):
+    """What a verb asks `unclip.tasks` with: the model, and the keywords that all tasks take."""
+
+    model: "UnCLIP"
+    alike: dict[str, Any]
+
+
+def paint(
+    call: Call, ask: "Callable[[Asked], Sequence[Image]]", *, sheet: bool = False
+) -> tuple[dict[str, Any], "Sequence[Image]", dict[str, float]]:
+    """Loads the model, asks it, and writes the pictures and, if wanted, a sheet of them.
+
+    Returns what is where, as `generate --json` tells it, the pictures, and the seconds of each part.
+    """
+    from unclip.cli.generate import Clock
+    from unclip.cli.progress import StageProgress
+    from unclip.errors import RequestError
+    from unclip.images import make_folder
+    from unclip.pipeline import UnCLIP, load
+    from unclip.request import Options
+
+    clock = Clock()
+    folder = make_folder(call.out)
+    options = Options.parse({"steps": call.steps, "guidance": call.guidance}, where="options")
+    model = load(call.model, device=call.device, offload=call.offload)
+    if not isinstance(model, UnCLIP):
+        raise RequestError(f"{model.name} is a GLIDE, which has no z: this task asks an unCLIP")
+    seconds = {"load": clock.lap()}
+    with StageProgress() as progress:
+        images = ask(Asked(model, {"size": call.size, "options": options, "progress": progress}))
+    clock.lap()
+    written = write(images, folder, sheet=sheet)
+    return written, images, seconds | progress.seconds | {"save": clock.lap()}
+
+
+def write(images: "Sequence[Image]", folder: Path, *, sheet: bool) -> dict[str, Any]:
+    """Writes each image as a PNG with its settings, and a sheet of all in a row if wanted; says what is where."""
+    from unclip.images import grid, save_png
+
+    settings = [image.info["unclip"] for image in images]
+    paths = [folder / f"{i:03d}-{_stem(made)}.png" for i, made in enumerate(settings)]
+    for image, path, made in zip(images, paths, settings, strict=True):
+        save_png(image, path, made)
+    if sheet:
+        save_png(grid(images, len(images), [_caption(made) for made in settings]), folder / "grid.png")
+    return {
+        "paths": [str(path) for path in paths],
+        "grid": str(folder / "grid.png") if sheet else None,
+        "seeds": [made.get("seed", 0) for made in settings],
+        "settings": settings,
+    }
+
+
+def _caption(made: dict[str, Any]) -> str:
+    """What tells a picture of a series from the others."""
+    name = next((name for name in ("theta", "dims", "frame") if name in made), "seed")
+    return f"{name} {made.get(name, 0)}"
+
+
+def _stem(made: dict[str, Any]) -> str:
+    """The task, what the picture was made of, and its seed, as part of a file's name."""
+    from unclip.cli.generate import slug
+
+    first = made["parents"][0]
+    source = Path(first["file"]).stem if "file" in first else first.get("prompt", "picture")
+    return "-".join([made["task"].replace("_", "-"), slug(source), *([str(made["seed"])] if "seed" in made else [])])
+
+
+def numbers(values: Sequence[str], name: str) -> list[float]:
+    """The numbers of an option that takes several, given more than once or with commas; RequestError for what is none."""
+    from unclip.errors import RequestError
+
+    parts = [part for value in values for part in value.replace(",", " ").split()]
+    try:
+        return [float(part) for part in parts]
+    except ValueError:
+        raise RequestError(f"{name} {' '.join(values)}: expected numbers, with commas between them") from None
