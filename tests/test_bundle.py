@@ -107,6 +107,19 @@ def test_the_fingerprint_of_a_run_and_of_its_bundle_is_one(runs, tmp_path):
 
 
 @pytest.mark.parametrize("part", ["prior", "decoder"])
+def test_a_bundle_gives_what_there_is_no_run_for(runs, tmp_path):
+    whole = pack(runs, tmp_path / "whole", **CARD)
+    newer, _ = make_run(tmp_path / "newer", "decoder", clip=load_clip(whole)[2], seed=9, step=70)
+    mixed = pack([newer], tmp_path / "mixed", base=whole, **CARD)
+    before, after = store.read_manifest(whole), store.read_manifest(mixed)
+    assert list(after.parts) == list(before.parts)
+    assert [name for name in after.parts if after.parts[name] != before.parts[name]] == ["decoder"]
+    assert (after.provenance["decoder"]["steps"], after.provenance["prior"]) == (70, before.provenance["prior"])
+    stranger, _ = make_run(tmp_path / "stranger", "decoder", clip="0" * 64)
+    with pytest.raises(ConfigError, match="was trained on what another CLIP sees"):
+        pack([stranger], tmp_path / "none", base=whole, **CARD)
+
+
 def test_parts_that_saw_different_clips_are_not_packed_together(runs, tmp_path, part):
     other, _ = make_run(tmp_path / "other", part, clip="f" * 64)
     with pytest.raises(ConfigError, match="was trained on what another CLIP sees") as error:

@@ -14,16 +14,30 @@ from typing import TYPE_CHECKING, Any
 from unclip.errors import ConfigError, DataError, RequestError, UnclipError, WeightsError
 
 if TYPE_CHECKING:
+    from unclip import tasks
     from unclip.glide import GLIDE
     from unclip.pipeline import UnCLIP, load
     from unclip.request import Options
 
 _LATER = {"load": "unclip.pipeline", "UnCLIP": "unclip.pipeline", "GLIDE": "unclip.glide", "Options": "unclip.request"}
 
-__all__ = ["GLIDE", "ConfigError", "DataError", "Options", "RequestError", "UnCLIP", "UnclipError", "WeightsError", "load"]
+__all__ = [
+    "GLIDE",
+    "ConfigError",
+    "DataError",
+    "Options",
+    "RequestError",
+    "UnCLIP",
+    "UnclipError",
+    "WeightsError",
+    "load",
+    "tasks",
+]
 
 
 def __getattr__(name: str) -> Any:
+    if name == "tasks":
+        return importlib.import_module("unclip.tasks")
     if name not in _LATER:
         raise AttributeError(f"module 'unclip' has no attribute {name!r}")
     return getattr(importlib.import_module(_LATER[name]), name)

@@ -73,7 +73,7 @@ def root(
         False, "--version", callback=_print_version, is_eager=True, help="Print the version and stop."
     ),
 ) -> None:
-    """DALL·E 2 as open software: paint, train, judge.
+    """DALL·E 2 as open software: paint, edit, train, judge.
 
     Example: unclip generate "a flat icon of a cactus" -n 4 --seed 7 -o out
     """

@@ -156,6 +156,7 @@ def sizes(as_json: bool = AS_JSON) -> None:
 def pack(
     out: Path = typer.Argument(help="The bundle's folder; a bundle that stands there is replaced."),
     runs: list[Path] = typer.Option(..., "--run", help="A training run; give one for each part, a CLIP's among them."),
+    base: Path | None = typer.Option(None, "--base", help="A bundle that gives the parts for which there is no run."),
     card: Path | None = typer.Option(None, "--card", help="The model card, a Markdown file; a name alone if not given."),
     name: str = typer.Option(None, "--name", help="The model's name; the folder's if not given."),
     version: str = typer.Option("1", "--version", help="The model's version."),
@@ -173,7 +174,7 @@ def pack(
         text = f"# {name}\n" if card is None else card.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise RequestError(f"cannot read the model card {card}: {error}") from None
-    bundle.pack(runs, out, name=name, version=version, card=text)
+    bundle.pack(runs, out, name=name, version=version, card=text, base=base)
     manifest = read_manifest(out)
     print(f"{manifest.name} {manifest.version}, {_megabytes(manifest.size)}, {', '.join(manifest.parts)}, in {out}")
 

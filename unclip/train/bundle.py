@@ -46,22 +46,25 @@ def build_module(recipe: Recipe) -> nn.Module:
             return Upsampler(recipe.model)
 
 
-def pack(runs: Sequence[str | Path], out: str | Path, *, name: str, version: str, card: str) -> Path:
+def pack(
+    runs: Sequence[str | Path], out: str | Path, *, name: str, version: str, card: str, base: str | Path | None = None
+) -> Path:
     """Writes the averaged weights of these runs' newest checkpoints as one bundle; a CLIP's run must be among them.
 
-    The provenance records, for each part, the images it has seen and the recipe it was trained with.
+    `base` is a bundle that gives the parts, and the CLIP, for which there is no run. The provenance records, for each part,
+    the images it has seen and the recipe it was trained with.
     """
-    parts: dict[str, store.Part] = {}
-    provenance: dict[str, Any] = {}
+    parts, provenance, tokenizer = ({}, {}, None) if base is None else _parts_of(base)
+    packed: set[str] = set()
     embedded_by: dict[str, str] = {}
-    tokenizer: str | None = None
     for run in runs:
         recipe = read_run(run)
         module = build_module(recipe)
         step = load_weights(run, module)
         part = part_name(recipe)
-        if part in parts:
+        if part in packed:
             raise ConfigError(f"two runs for the part {part}: the second is {run}")
+        packed.add(part)
         parts[part] = store.Part(recipe.part, part_config(recipe), module.state_dict())
         provenance[part] = {
             "steps": step,
@@ -83,6 +86,14 @@ def pack(runs: Sequence[str | Path], out: str | Path, *, name: str, version: str
     return store.save_bundle(
         out, parts, name=name, version=version, tokenizer_json=tokenizer, card=card, provenance=provenance
     )
+
+
+def _parts_of(bundle: str | Path) -> tuple[dict[str, store.Part], dict[str, Any], str]:
+    """The parts of a bundle, its provenance, its tokenizer."""
+    folder = store.find_bundle(bundle)
+    manifest = store.read_manifest(folder)
+    parts = {name: store.Part(entry.kind, *store.load_part(folder, name)) for name, entry in manifest.parts.items()}
+    return parts, dict(manifest.provenance), store.read_tokenizer(folder)
 
 
 def initialiser(source: str, recipe: Recipe, module: nn.Module) -> Callable[[], None]:
