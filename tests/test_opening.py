@@ -79,7 +79,7 @@ def test_what_is_no_model_is_said(tmp_path, monkeypatch):
         == f"{tmp_path} is no model that we know: it has neither model_index.json nor a bundle's unclip.json"
     )
     for name in ("nobody", "../nobody", "./models/nobody", str(tmp_path / "nobody")):
-        assert refusal(name).startswith(f"there is no model {name!r} (shipped: icons)")
+        assert refusal(name).startswith(f"there is no model {name!r} (shipped: icons")
 
 
 def test_a_repository_in_the_cache_is_a_folder(cache, folder):
