@@ -16,6 +16,7 @@ from torch import Tensor
 from unclip.config import Config
 from unclip.errors import ConfigError, WeightsError
 from unclip.weights.foreign import read_tensors
+from unclip.weights.store import read_json
 
 Shape = TypeVar("Shape", bound=Config)
 
@@ -104,15 +105,3 @@ def write_component(folder: Path, config: Mapping[str, Any], state: Mapping[str,
 
 def write_json(path: Path, values: Mapping[str, Any]) -> None:
     path.write_text(json.dumps(values, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise WeightsError(f"cannot read {path}: {error.strerror or error}") from None
-    except ValueError as error:
-        raise WeightsError(f"{path} is not JSON: {error}") from None
-    if not isinstance(values, dict):
-        raise WeightsError(f"{path} holds a {type(values).__name__}, expected an object")
-    return values

@@ -12,7 +12,6 @@ lay on the hub in July 2022, a week before attention changed. Settings that stan
 Names have changed once: a norm's weight was `gamma`, with a `beta` of zeros, until 0.15.4, and is `g` since.
 """
 
-import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -27,6 +26,7 @@ from unclip.errors import ConfigError, WeightsError
 from unclip.models.laion_prior import LaionPrior, LaionPriorConfig, Nulls, rotary_frequencies
 from unclip.weights.foreign import Inert, read_pickle
 from unclip.weights.rename import Filled, Rule, Unsqueezed, nested, to_ours, under
+from unclip.weights.store import read_json
 
 # Objects that a trainer's checkpoint has beside its tensors, and why nothing is lost with them.
 INERT = frozenset(
@@ -267,10 +267,7 @@ def _group(values: Any, key: str) -> Mapping[str, Any]:
 
 
 def _read_settings(path: Path) -> Mapping[str, Any]:
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise WeightsError(f"cannot read {path}: {getattr(error, 'strerror', None) or error}") from None
+    values = read_json(path)
     if not _group(values, "prior"):
         raise WeightsError(f"{path} has no group prior: expected the prior_config.json that lies beside the checkpoint")
     return values

@@ -35,6 +35,7 @@ from unclip.weights import diffusers, glide, karlo, laion, rename
 from unclip.weights.diffusers import Component, component
 from unclip.weights.foreign import is_script, read_pickle, read_script, read_tensors
 from unclip.weights.source import ModelSource, PartSource
+from unclip.weights.store import read_json
 
 VOCABULARY = ("bpe_simple_vocab_16e6.txt.gz", "bpe_simple_vocab_16e6.txt")
 KARLO_FILES = {"prior": "prior-ckpt-*.ckpt", "decoder": "decoder-ckpt-*.ckpt", "sr": "improved-sr-ckpt-*.ckpt"}
@@ -234,7 +235,7 @@ def _open_karlo(folder: Path, name: str) -> ModelSource:
 
 def _open_open_clip(folder: Path, file: Path, name: str) -> ModelSource:
     """A repository of open_clip: its config says what no tensor does."""
-    c = Component(folder, diffusers.read_json(folder / "open_clip_config.json"), "open_clip_config.json")
+    c = Component(folder, read_json(folder / "open_clip_config.json"), "open_clip_config.json")
     model, seen = c.need("model_cfg", dict), c.get("preprocess_cfg", {})
     state = read_tensors(file)
     act = "quick_gelu" if model.get("quick_gelu") else "gelu"
@@ -246,11 +247,11 @@ def _open_open_clip(folder: Path, file: Path, name: str) -> ModelSource:
 
 def _open_clip_model(folder: Path, name: str) -> ModelSource:
     """A CLIPModel of transformers."""
-    whole = Component(folder, diffusers.read_json(folder / "config.json"), "config.json")
+    whole = Component(folder, read_json(folder / "config.json"), "config.json")
     whole.expect("model_type", "clip", default=None)
     text, vision = (Component(folder, whole.get(f"{tower}_config", {}), "config.json") for tower in ("text", "vision"))
     processor = folder / "preprocessor_config.json"
-    seen = diffusers.read_json(processor) if processor.is_file() else None
+    seen = read_json(processor) if processor.is_file() else None
     cfg = clips.hugging_face_config(text, vision, embed=whole.get("projection_dim", 512), preprocessor=seen)
 
     def read() -> dict[str, Tensor]:

@@ -14,7 +14,7 @@ names it. Shapes are known before anything is read: a plan splits the meta tenso
 """
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -22,6 +22,7 @@ import torch
 from torch import Tensor
 
 from unclip.errors import WeightsError
+from unclip.weights.store import describe, refuse
 
 FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
@@ -176,11 +177,9 @@ def to_ours(
         for name, (rule, sources) in found.items()
         for source, place in zip(sources, rule.plan.split(expected[name]), strict=True)
     }
-    surplus = sorted(name for name in state.keys() - places.keys() if not any(re.fullmatch(p, name) for p in ignored))
-    if missing := sorted(places.keys() - state.keys()):
-        raise WeightsError(f"{where}: the tensor {missing[0]} is missing{_more(missing)}")
-    if surplus:
-        raise WeightsError(f"{where}: the tensor {surplus[0]} has no place in this network{_more(surplus)}")
+    surplus = {name for name in state.keys() - places.keys() if not any(re.fullmatch(p, name) for p in ignored)}
+    refuse(where, "the tensor {} is missing", places.keys() - state.keys())
+    refuse(where, "the tensor {} has no place in this network", surplus)
     for source, place in places.items():
         _check(source, state[source], place, where)
     ours: dict[str, Tensor] = {}
@@ -221,17 +220,8 @@ def _filled(rule: Rule, place: Tensor) -> Tensor:
 def _check(name: str, given: Tensor, place: Tensor, where: str) -> None:
     fits = given.dtype in FLOATS if place.is_floating_point() else given.dtype == place.dtype
     if given.shape != place.shape or not fits:
-        raise WeightsError(f"{where}: {name} is {_describe(given)}, the network expects {_describe(place)}")
-
-
-def _describe(tensor: Tensor) -> str:
-    return f"{str(tensor.dtype).removeprefix('torch.')} {tuple(tensor.shape)}"
+        raise WeightsError(f"{where}: {name} is {describe(given)}, the network expects {describe(place)}")
 
 
 def _join(prefix: str, name: str) -> str:
     return f"{prefix}.{name}" if prefix and name else prefix or name
-
-
-def _more(names: Iterable[str]) -> str:
-    rest = len(list(names)) - 1
-    return f" (and {rest} more)" if rest else ""

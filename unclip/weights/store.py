@@ -127,7 +127,7 @@ def read_manifest(folder: str | Path) -> Manifest:
     """The manifest of a bundle; WeightsError when there is none or it is of another format."""
     path = Path(folder) / MANIFEST
     try:
-        return Manifest.parse(_read_json(path), where=str(path))
+        return Manifest.parse(read_json(path), where=str(path))
     except ConfigError as error:
         raise WeightsError(str(error)) from None
 
@@ -147,12 +147,12 @@ def load_part(folder: str | Path, name: str, *, verify: bool = False) -> tuple[d
         _check_file(path, entry, verify=verify)
         if file != CONFIG:
             state |= _map_tensors(path)
-    return _read_json(folder / name / CONFIG), state
+    return read_json(folder / name / CONFIG), state
 
 
 def read_config(folder: str | Path, name: str) -> dict[str, Any]:
     """A part's config, as it was saved."""
-    return _read_json(Path(folder) / name / CONFIG)
+    return read_json(Path(folder) / name / CONFIG)
 
 
 def read_tokenizer(folder: str | Path) -> str:
@@ -201,12 +201,12 @@ def fill(
 
 def check_fit(expected: Mapping[str, Tensor], state: Mapping[str, Tensor], *, where: str) -> None:
     """WeightsError unless `state` has exactly the expected names, shapes and kinds of numbers."""
-    _refuse(where, "the tensor {} is missing", expected.keys() - state.keys())
-    _refuse(where, "the tensor {} has no place in this network", state.keys() - expected.keys())
+    refuse(where, "the tensor {} is missing", expected.keys() - state.keys())
+    refuse(where, "the tensor {} has no place in this network", state.keys() - expected.keys())
     for name, place in expected.items():
         given = state[name]
         if given.shape != place.shape or given.is_floating_point() != place.is_floating_point():
-            raise WeightsError(f"{where}: {name} is {_describe(given)}, the network expects {_describe(place)}")
+            raise WeightsError(f"{where}: {name} is {describe(given)}, the network expects {describe(place)}")
 
 
 def shipped_folder() -> Path:
@@ -294,7 +294,8 @@ def _map_tensors(path: Path) -> dict[str, Tensor]:
         raise WeightsError(f"{path} is not a whole safetensors file: {' '.join(str(error).split())}") from None
 
 
-def _read_json(path: Path) -> dict[str, Any]:
+def read_json(path: Path) -> dict[str, Any]:
+    """The object that a JSON file holds; WeightsError where it is missing or holds something else."""
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
@@ -322,11 +323,13 @@ def _aligned(tensor: Tensor) -> Tensor:
     return tensor if tensor.data_ptr() % _CACHE_LINE == 0 else tensor.clone()
 
 
-def _describe(tensor: Tensor) -> str:
+def describe(tensor: Tensor) -> str:
+    """Its kind of numbers and its shape, for messages."""
     return f"{str(tensor.dtype).removeprefix('torch.')} {tuple(tensor.shape)}"
 
 
-def _refuse(where: str, message: str, names: Iterable[str]) -> None:
+def refuse(where: str, message: str, names: Iterable[str]) -> None:
+    """WeightsError that names the first of `names`, unless there is none."""
     if names := sorted(names):
         more = f" (and {len(names) - 1} more)" if len(names) > 1 else ""
         raise WeightsError(f"{where}: {message.format(names[0])}{more}")
