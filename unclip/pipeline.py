@@ -179,14 +179,22 @@ class UnCLIP:
         self, x: Tensor, size: int, rng: Rng, *, options: Options = AS_SAVED, progress: Progress | None = None
     ) -> Tensor:
         """Images (B, 3, size, size) from the decoder's (B, 3, S, S); `size` is one of `sizes`."""
+        return self._upsample([x], size, [rng], options, progress)[0]
+
+    def _upsample(
+        self, xs: list[Tensor], size: int, rngs: Sequence[Rng], options: Options, progress: Progress | None
+    ) -> list[Tensor]:
+        """Batches of images, all of them through one upsampler before the next, so that an off-loaded one is loaded once."""
         for index, stage in enumerate(self.upsamplers):
             if stage.cfg.high > size:
                 break
-            on_step = named(progress, f"to {stage.cfg.high} px")
-            sampling = options.upsampler(stage.sampling)
+            on_step, sampling = named(progress, f"to {stage.cfg.high} px"), options.upsampler(stage.sampling)
             with self._running():
-                x = sample_upsampler(stage.network, stage.diffusion, sampling, x, rng.fork(_UPSAMPLERS + index), on_step)
-        return x
+                xs = [
+                    sample_upsampler(stage.network, stage.diffusion, sampling, x, rng.fork(_UPSAMPLERS + index), on_step)
+                    for x, rng in zip(xs, rngs, strict=True)
+                ]
+        return xs
 
     def generate(
         self,
@@ -271,8 +279,7 @@ class UnCLIP:
             )
             for rows, rng in zip(batches, rngs, strict=True)
         ]
-        xs = [self.upsample(x, size, rng, options=options, progress=progress) for x, rng in zip(xs, rngs, strict=True)]
-        return [image for x in xs for image in to_images(x)]
+        return [image for x in self._upsample(xs, size, rngs, options, progress) for image in to_images(x)]
 
     def _batches(self, count: int, exact: bool | None) -> list[slice]:
         """The rows that go through the networks together: in exact mode each alone."""
