@@ -17,8 +17,9 @@ from unclip.device import Precision, autocast
 from unclip.errors import RequestError, WeightsError
 from unclip.images import to_images
 from unclip.models.clip import Text
-from unclip.models.glide import Glide, GlideConfig, Known
+from unclip.models.glide import Glide, GlideConfig
 from unclip.models.glide_tokenizer import GlideTokenizer
+from unclip.models.known import Known
 from unclip.request import AS_SAVED, Job, Options, Progress, jobs, named, pick_size
 from unclip.rng import Rng
 from unclip.shelf import Shelf, Stage
@@ -54,22 +55,14 @@ def sample_glide(
     if known is not None:
         _check_known(known, module.cfg, (count, *shape))
 
-    def twice(rows: int, *parts: Tensor) -> list[Tensor]:
-        """For the conditional rows alone, or for them and then the unconditional ones."""
-        return [part if rows == count else torch.cat([part, part]) for part in parts]
-
     def network(x: Tensor, t: Tensor) -> Tensor:
-        enlarged = None if condition is None else twice(len(x), condition)[0]
-        kept = None if known is None else Known(*twice(len(x), *known))
+        guided = len(x) > count  # the conditional rows, and then the unconditional ones
+        enlarged = condition if condition is None or not guided else torch.cat([condition, condition])
+        kept = known if known is None or not guided else known.twice()
         return module(x, t, both_branches(text, null, len(x)), enlarged, kept)
 
-    def keep(x0: Tensor) -> Tensor:
-        assert known is not None
-        return torch.lerp(x0, *twice(len(x0), *known))
-
-    keeping = None if known is None else keep
     noise = first_noise(sampling, shape, rng)
-    return sample(network, stage.diffusion, sampling, noise, rng, on_step=on_step, keep=keeping)
+    return sample(network, stage.diffusion, sampling, noise, rng, on_step=on_step, known=known)
 
 
 class GLIDE:

@@ -19,6 +19,7 @@ from unclip.diffusion.schedule import Schedule, respace
 from unclip.errors import RequestError
 from unclip.models.clip import Text
 from unclip.models.decoder import Decoder
+from unclip.models.known import Known
 from unclip.models.laion_prior import LaionPrior
 from unclip.models.prior import Prior
 from unclip.models.upsampler import Upsampler
@@ -89,17 +90,20 @@ def sample_decoder(
     return sample(decoder_network(decoder, z, text, null), diffusion, sampling, noise, rng, on_step=on_step)
 
 
-def decoder_network(decoder: Decoder, z: Tensor, text: Text, null: Text) -> Network:
+def decoder_network(decoder: Decoder, z: Tensor, text: Text, null: Text, known: Known | None = None) -> Network:
     """The decoder as `sample` asks it, for raw z (B, E) and captions of batch B; `null` is of batch 1 or B.
 
-    The unconditional branch has neither: z is the learned null, the caption is `null`, the empty one.
+    The unconditional branch has neither: z is the learned null, the caption is `null`, the empty one. A decoder for
+    inpainting sees in both what is `known`; another does not, and `sample` alone keeps it.
     """
     both_z = torch.cat([z, z])
+    both_known = known.twice() if known is not None and decoder.cfg.inpaint else None
     drop = torch.arange(2 * len(z), device=z.device) >= len(z)
 
     def network(x_t: Tensor, t: Tensor) -> Tensor:
         rows = len(x_t)
-        return decoder(x_t, t, both_z[:rows], both_branches(text, null, rows), drop[:rows])
+        seen = None if both_known is None else both_known.select(slice(rows))
+        return decoder(x_t, t, both_z[:rows], both_branches(text, null, rows), drop[:rows], seen)
 
     return network
 
@@ -111,10 +115,12 @@ def sample_upsampler(
     low: Tensor,
     rng: Rng,
     on_step: OnStep | None = None,
+    known: Known | None = None,
 ) -> Tensor:
     """Images (B, 3, H, W) in [-1, 1], `high / low` times as large as `low` (B, 3, h, w).
 
-    `network` gives the network of a step, of the last one if told so: Karlo has a second for that.
+    `network` gives the network of a step, of the last one if told so: Karlo has a second for that. What is `known` of the
+    large images is kept.
     """
     condition = network(False).enlarge(low)
     cleanest = int(respace(diffusion.noise_schedule(), sampling.steps).timesteps[0])
@@ -123,7 +129,7 @@ def sample_upsampler(
         return network(bool(t[0] == cleanest))(x_t, t, condition)
 
     noise = first_noise(sampling, condition.shape[1:], rng)
-    return sample(step, diffusion, sampling, noise, rng, on_step=on_step)
+    return sample(step, diffusion, sampling, noise, rng, on_step=on_step, known=known)
 
 
 def make_sampler(
@@ -168,12 +174,12 @@ def sample(
     *,
     on_step: OnStep | None = None,
     x0_error: Tensor | None = None,
-    keep: Callable[[Tensor], Tensor] | None = None,
+    known: Known | None = None,
 ) -> Tensor:
     """B samples from `noise` (B, C, ...): x_T, or x at the noisiest of the sampling's timesteps if they are given.
 
-    `network(x, t)` is asked with a batch of B, or, guided, of 2 B: the conditional rows, then the unconditional. `keep` puts
-    what is known into every predicted x_0, of B or 2 B rows.
+    `network(x, t)` is asked with a batch of B, or, guided, of 2 B: the conditional rows, then the unconditional. What is
+    `known` of the pictures is in every predicted x_0, and so in the result.
     """
     schedule = diffusion.noise_schedule()
     sampler = make_sampler(schedule, sampling, noise, rng, learned=diffusion.learn_sigma, x0_error=x0_error)
@@ -181,7 +187,7 @@ def sample(
 
     def ask(x: Tensor, t: int) -> Prediction:
         told = answer(x, t)
-        return told if keep is None else told._replace(x0=keep(told.x0))
+        return told if known is None else told._replace(x0=known.keep(told.x0))
 
     def both(x: Tensor, t: int) -> tuple[Prediction, Prediction]:
         told = ask(torch.cat([x, x]), t)

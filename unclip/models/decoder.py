@@ -12,6 +12,8 @@ Dimension letters: B batch, E embedding, L caption tokens, C text width, K image
   is to come, and the U-Net finds it beside x_t, as upsamplers have theirs. It is trained first, alone, in minutes. Without
   it all of the layout has to come out of channel-wise scales and shifts, through many layers: after 147,000 pictures the
   icons decoder, asked about pure noise, was further off than linear regression from z (docs/log.md).
+- A decoder for `inpaint` sees the known part of the picture and where that is beside x_t, and paints all of it where nothing
+  is known: one network for both, where GLIDE has two. These inputs begin at zero, so a trained decoder can take them on.
 """
 
 from itertools import pairwise
@@ -23,7 +25,9 @@ from torch import Tensor, nn
 
 from unclip.config import Config
 from unclip.layers import timestep_embedding
+from unclip.models import known as knowns
 from unclip.models.clip import Text, TextConfig, TextEncoder
+from unclip.models.known import Known
 from unclip.models.unet import UNet, UNetConfig
 
 
@@ -40,15 +44,19 @@ class DecoderConfig(Config):
     text_embed: PositiveInt  # of the caption's pooled embedding
     image_tokens: PositiveInt = 4
     layout: LayoutConfig | None = None
+    inpaint: bool = False  # the known part of the picture and its mask stand beside x_t
     text: TextConfig | None = None  # a text transformer of the decoder's own; None: CLIP's states are handed in
 
     @model_validator(mode="after")
     def _consistent(self) -> "DecoderConfig":
         if self.unet.context_width is None:
             raise ValueError("the decoder's unet needs a context_width for the caption's tokens")
-        channels = 6 if self.layout else 3
+        channels = 3 + 3 * (self.layout is not None) + knowns.CHANNELS * self.inpaint
         if self.unet.in_channels != channels:
-            raise ValueError(f"unet.in_channels is {self.unet.in_channels}: 3 are expected without a layout, 6 with one")
+            raise ValueError(
+                f"unet.in_channels is {self.unet.in_channels}, expected {channels}: "
+                f"3, a layout's 3, inpainting's {knowns.CHANNELS}"
+            )
         if self.text is not None and self.text.width != self.text_width:
             raise ValueError(f"text_width {self.text_width} differs from the text transformer's width {self.text.width}")
         return self
@@ -75,12 +83,13 @@ SIZES = {
             fold=2,
             norm="layer",
             attention_mlp=True,
-            in_channels=6,
+            in_channels=10,
         ),
         embed=256,
         text_width=256,
         text_embed=256,
         layout=LayoutConfig(side=16, width=896, depth=2),
+        inpaint=True,
     ),
     # Table 3: 512 channels, depth 3, multiples 1 2 3 4, attention at 32 16 8, text 24 layers of 2048, learned variance.
     "paper": DecoderConfig(
@@ -132,25 +141,35 @@ class Decoder(nn.Module):
         self.text = None if cfg.text is None else TextEncoder(cfg.text, cfg.text_embed, "gelu", end_token=cfg.text.vocab - 1)
         self.layout = None if cfg.layout is None else Layout(cfg.layout, cfg.embed + cfg.text_embed)
         self.unet = UNet(cfg.unet)
+        if cfg.inpaint:
+            with torch.no_grad():
+                self.unet.conv_in.weight[:, -knowns.CHANNELS * cfg.unet.fold**2 :] = 0
 
     def encode_text(self, ids: Tensor, mask: Tensor) -> Text:
         """The caption through the decoder's own transformer; only a decoder configured with one has it."""
         assert self.text is not None, "this decoder takes CLIP's text states"
         return self.text(ids, mask)
 
-    def forward(self, x_t: Tensor, t: Tensor, z: Tensor, text: Text, drop_z: Tensor | None = None) -> Tensor:
+    def forward(
+        self, x_t: Tensor, t: Tensor, z: Tensor, text: Text, drop_z: Tensor | None = None, known: Known | None = None
+    ) -> Tensor:
         """The network's output at x_t (B, 3, H, W), t (B,), z (B, E), raw or standardised as in training.
 
-        `drop_z` (B,) bool: where True, z is replaced by the learned null. Returns (B, out_channels, H, W).
+        `drop_z` (B,) bool: where True, z is replaced by the learned null. `known`: what a decoder for inpainting shall keep;
+        None is nothing, and it paints all of the picture. Returns (B, out_channels, H, W).
         """
         if drop_z is not None:
             z = torch.where(drop_z[:, None], self.null_z.to(z.dtype), z)
         emb = self.time(timestep_embedding(t, self.cfg.unet.channels)) + self.z_to_time(z) + self.text_to_time(text.pooled)
+        beside = [x_t]
         if self.layout is not None:
             layout = F.interpolate(self.layout(z, text.pooled), size=x_t.shape[2:], mode="bilinear")
-            x_t = torch.cat([x_t, layout.to(x_t.dtype)], dim=1)
+            beside.append(layout.to(x_t.dtype))
+        assert known is None or self.cfg.inpaint, "only a decoder for inpainting takes a known part"
+        if self.cfg.inpaint:
+            beside.append(knowns.beside(known, x_t))
         image_tokens = self.z_to_tokens(z).unflatten(-1, (self.cfg.image_tokens, -1))
         caption_tokens = self.norm_text(self.text_to_tokens(text.states))
         context = torch.cat([image_tokens, caption_tokens.to(image_tokens.dtype)], dim=1)
         mask = torch.cat([text.mask.new_ones(len(z), self.cfg.image_tokens), text.mask], dim=1)
-        return self.unet(x_t, emb, context, mask)
+        return self.unet(torch.cat(beside, dim=1), emb, context, mask)

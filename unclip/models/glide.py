@@ -13,8 +13,6 @@ A caption is encoded once and used by all steps: `encode_text`. Differs from the
 smaller networks that were released, which were trained on filtered pictures.
 """
 
-from typing import NamedTuple
-
 import torch
 import torch.nn.functional as F
 from pydantic import PositiveInt, model_validator
@@ -22,7 +20,9 @@ from torch import Tensor, nn
 
 from unclip.config import Config
 from unclip.layers import Transformer, timestep_embedding
+from unclip.models import known as knowns
 from unclip.models.clip import Text, TextConfig
+from unclip.models.known import Known
 from unclip.models.unet import UNet, UNetConfig
 
 
@@ -34,7 +34,7 @@ class GlideConfig(Config):
 
     @model_validator(mode="after")
     def _consistent(self) -> "GlideConfig":
-        channels = 3 + 4 * self.inpaint + 3 * (self.low is not None)
+        channels = 3 + knowns.CHANNELS * self.inpaint + 3 * (self.low is not None)
         if self.unet.in_channels != channels:
             raise ValueError(f"unet.in_channels is {self.unet.in_channels}, but x_t and what is beside it are {channels}")
         if self.unet.context_width != self.text.width:
@@ -90,13 +90,6 @@ SIZES = {
 }
 
 
-class Known(NamedTuple):
-    """The part of a picture to be kept: image (B, 3, H, W) in [-1, 1], mask (B, 1, H, W), 1 where known and 0 where not."""
-
-    image: Tensor
-    mask: Tensor
-
-
 class GlideText(nn.Module):
     """Token ids (B, L) with a mask (B, L), True on tokens -> Text, its pooled vector being (B, E)."""
 
@@ -148,8 +141,7 @@ class Glide(nn.Module):
         assert (low is None) == (self.cfg.low is None), "an upsampler, and no other, takes an enlarged small image"
         beside = [x_t]
         if self.cfg.inpaint:
-            known = known or Known(torch.zeros_like(x_t), torch.zeros_like(x_t[:, :1]))
-            beside += [known.image * known.mask, known.mask]
+            beside.append(knowns.beside(known, x_t))
         else:
             assert known is None, "only an inpainting network takes a known part"
         if low is not None:

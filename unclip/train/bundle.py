@@ -6,12 +6,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from unclip.errors import ConfigError, WeightsError
+from unclip.models import known as knowns
 from unclip.models.clip import CLIP, CLIPConfig
 from unclip.models.decoder import Decoder
 from unclip.models.prior import Prior
+from unclip.models.unet import UNetConfig
 from unclip.models.upsampler import Upsampler
 from unclip.tokenizer import Tokenizer
 from unclip.train.recipe import (
@@ -99,15 +101,21 @@ def _parts_of(bundle: str | Path) -> tuple[dict[str, store.Part], dict[str, Any]
 def initialiser(source: str, recipe: Recipe, module: nn.Module) -> Callable[[], None]:
     """Fills `module` with the weights of a run, or of the part of that name in a bundle, when called; checked then.
 
-    Bundles hold bf16, so a run that starts from one starts close to where it was packed, not exactly there.
+    Bundles hold bf16, so a run that starts from one starts close to where it was packed, not exactly there. A decoder for
+    inpainting may start from one that is none.
     """
     name = part_name(recipe)
 
+    def adapt(state: dict[str, Tensor]) -> dict[str, Tensor]:
+        if isinstance(recipe, DecoderRecipe) and recipe.model.inpaint:
+            return _with_inpainting(state, recipe.model.unet)
+        return state
+
     def fill() -> None:
         if checkpoints(source):
-            load_weights(source, module)
+            load_weights(source, module, adapt=adapt)
             return
-        _, state = store.load_part(store.find_bundle(source), name)
+        state = adapt(store.load_part(store.find_bundle(source), name)[1])
         own = module.state_dict()
         store.check_fit(own, state, where=f"{source}/{name}")
         with torch.no_grad():
@@ -115,6 +123,15 @@ def initialiser(source: str, recipe: Recipe, module: nn.Module) -> Callable[[], 
                 own[key].copy_(tensor)
 
     return fill
+
+
+def _with_inpainting(state: dict[str, Tensor], unet: UNetConfig) -> dict[str, Tensor]:
+    """A decoder's weights with the inputs that inpainting adds, which begin at zero (2112.10741, section 2.4)."""
+    first, more = "unet.conv_in.weight", knowns.CHANNELS * unet.fold**2
+    if first not in state or state[first].shape[1] + more != unet.in_channels * unet.fold**2:
+        return state
+    out, _, *kernel = state[first].shape
+    return {**state, first: torch.cat([state[first], state[first].new_zeros(out, more, *kernel)], dim=1)}
 
 
 def load_clip(source: str | Path) -> tuple[CLIP, Tokenizer, str]:
@@ -136,7 +153,7 @@ def load_clip(source: str | Path) -> tuple[CLIP, Tokenizer, str]:
     return clip, tokenizer, fingerprint(clip.state_dict())
 
 
-def fingerprint(state: Mapping[str, torch.Tensor]) -> str:
+def fingerprint(state: Mapping[str, Tensor]) -> str:
     """sha256 of the weights as a bundle stores them, in bf16: the same for a run and for the bundle packed from it."""
     digest = hashlib.sha256()
     for name in sorted(state):

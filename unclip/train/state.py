@@ -12,7 +12,7 @@ it later. Random state needs no room: every generator is seeded from (seed, step
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -102,8 +102,17 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     return manifest
 
 
-def load_weights(run: str | Path, module: nn.Module, *, ema: bool = True) -> int:
-    """Fills `module` with the averaged (or raw) weights of a run's newest whole checkpoint; returns its step."""
+def load_weights(
+    run: str | Path,
+    module: nn.Module,
+    *,
+    ema: bool = True,
+    adapt: Callable[[dict[str, Tensor]], dict[str, Tensor]] = lambda state: state,
+) -> int:
+    """Fills `module` with the averaged (or raw) weights of a run's newest whole checkpoint; returns its step.
+
+    `adapt` makes them fit where the network is another one.
+    """
     faults = []
     for folder in checkpoints(run):
         try:
@@ -111,7 +120,8 @@ def load_weights(run: str | Path, module: nn.Module, *, ema: bool = True) -> int
         except WeightsError as error:
             faults.append(str(error))
             continue
-        _copy(load_file(folder / ("ema.safetensors" if ema else "model.safetensors")), named_tensors(module), folder)
+        state = adapt(load_file(folder / ("ema.safetensors" if ema else "model.safetensors")))
+        _copy(state, named_tensors(module), folder)
         return manifest["step"]
     raise WeightsError(f"{run} has no whole checkpoint" + (f": {faults[0]}" if faults else ""))
 

@@ -9,14 +9,16 @@ from pydantic import Field
 from torch import Tensor
 
 from unclip.config import Config
+from unclip.data.holes import random_known
 from unclip.data.order import Order
 from unclip.data.pool import NULL_ROW, Embedded, Pool
 from unclip.diffusion.guidance import GuidanceConfig
-from unclip.diffusion.process import DiffusionConfig, draw_timesteps, q_sample, training_losses
+from unclip.diffusion.process import DiffusionConfig, draw_timesteps, interpret, q_sample, training_losses
 from unclip.errors import ConfigError
 from unclip.images import grid, resize, to_images
 from unclip.models.clip import Text
 from unclip.models.decoder import Decoder, DecoderConfig
+from unclip.models.known import Known
 from unclip.rng import Rng
 from unclip.seeds import mix
 from unclip.stages import SamplingConfig, sample_decoder
@@ -34,6 +36,7 @@ class DecoderData(Config):
     drop_z: float = Field(default=0.1, ge=0, le=1)
     drop_text: float = Field(default=0.5, ge=0, le=1)
     z_noise: float = Field(default=0.0, ge=0)  # the most noise that z gets, in standard deviations of each of its numbers
+    inpaint: float = Field(default=0.0, ge=0, le=1)  # the share of samples of which a part is known
     layout_steps: int = Field(default=4000, ge=0)  # for which the layout, if there is one, is trained when a run begins
 
 
@@ -48,6 +51,10 @@ class DecoderObjective:
             raise ConfigError(
                 f"model.unet.out_channels is {model.unet.out_channels}, but diffusion.learn_sigma = {diffusion.learn_sigma} "
                 f"needs {channels}"
+            )
+        if data.inpaint and not model.inpaint:
+            raise ConfigError(
+                f"data.inpaint is {data.inpaint:g}, but model.inpaint is false: what is known would not be seen"
             )
         self.data = data
         self.side = model.unet.image_size
@@ -114,13 +121,21 @@ class DecoderObjective:
         z = self._blur(batch["z"].float(), generator)
         text = _drop(Text(batch["pooled"], batch["states"].float(), batch["mask"]), self._null(device), drop_text)
         x_t = q_sample(self.schedule, x0, t, noise).contiguous(memory_format=torch.channels_last)
-        output = self.module(x_t, t, z, text, drop_z)
+        output = self.module(x_t, t, z, text, drop_z, self._known(x0, generator))
         losses = training_losses(self.diffusion, self.schedule, output, x0, x_t, noise, t)
         noisy = t >= len(self.schedule) // 2
         return losses.mean(), {
             "loss_noisy": (losses * noisy).sum().detach() / noisy.sum().clamp(min=1),
             "loss_clean": (losses * ~noisy).sum().detach() / (~noisy).sum().clamp(min=1),
         }
+
+    def _known(self, x0: Tensor, generator: torch.Generator) -> Known | None:
+        """A part of some of the pictures, for a decoder that learns to inpaint; of the others nothing."""
+        if not self.data.inpaint:
+            return None
+        shown = torch.rand(len(x0), generator=generator, device=x0.device) < self.data.inpaint
+        mask = random_known(len(x0), self.side, generator, x0.device)
+        return Known(x0, mask * shown[:, None, None, None])
 
     def preview(self, module: Decoder) -> Image.Image:
         """Truth above sample, at fixed noise: pictures known from training first, then held-out ones."""
@@ -150,7 +165,14 @@ class DecoderObjective:
         text = embedded.text(embedded.caption[rows]).to(device)
         output = module(x_t.to(device), t.to(device), embedded.z[rows].to(device), text).cpu()
         losses = training_losses(self.diffusion, self.schedule, output, x0, x_t, noise, t)
-        return {"loss": float(losses.mean()), "loss_noisy": float(losses[len(rows) // 2 :].mean())}
+        figures = {"loss": float(losses.mean()), "loss_noisy": float(losses[len(rows) // 2 :].mean())}
+        if self.data.inpaint:
+            mask = random_known(len(rows), self.side, torch.Generator().manual_seed(0))
+            known = Known(x0, mask)
+            output = module(x_t.to(device), t.to(device), embedded.z[rows].to(device), text, None, known.to(device)).cpu()
+            error = (interpret(self.diffusion, self.schedule, output, x_t, t).x0 - x0).square() * (1 - mask)
+            figures["holes"] = float(error.mean() / (1 - mask).mean())
+        return figures
 
     def _blur(self, z: Tensor, generator: torch.Generator) -> Tensor:
         """z with up to `data.z_noise` standard deviations of noise, uniformly much (conditioning augmentation, 2106.15282).
