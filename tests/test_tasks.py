@@ -114,9 +114,42 @@ def test_interpolation_begins_and_ends_with_the_pictures(painter, red, blue):
     assert apart(way[-1], ends[1]) < 0.1
     assert len(set(pixels(way))) == 5
     z = painter.embed([red, blue])
-    fixed = tasks.interpolate(painter, [red, blue], frames=3, noise="fixed", seed=4, size=SIDE)
+    fixed = tasks.interpolate(painter, [red, blue], frames=3, noise="fixed", pace="even", seed=4, size=SIDE)
     halfway = tasks.slerp(z[0], z[1], 0.5)[None]
     assert pixels(fixed[1:2]) == pixels(painter.paint(halfway, [4], size=SIDE))
+
+
+def test_frames_are_chosen_where_clip_sees_even_steps_and_none_back():
+    angles = torch.tensor([0.0, 0.02, 0.04, 0.3, 0.25, 0.5, 0.55, 0.8, 1.0]) * math.pi / 2  # a stop, a step back, leaps
+    seen = torch.stack([angles.cos(), angles.sin(), torch.zeros(9)], dim=1)
+    ends = torch.eye(3)
+    places = tasks.fine_places(2, 3)
+    assert places == [i / 8 for i in range(9)]
+    assert tasks.paced(places, seen, ends[:2], 3) == [0, 5 / 8, 1]
+    assert tasks.paced(places, seen, ends[:2], 5) == [0, 4 / 8, 5 / 8, 7 / 8, 1]
+    # Two more frames are to be had without a step back, and never more than one of the two that lie in one.
+    chosen = tasks.paced(places, seen, ends[:2], 8)
+    assert [place * 8 in (3, 4) for place in chosen].count(True) == 1
+    # On to a third end, as fast as z goes: frames that belong at an end stay there, even when what CLIP sees disagrees.
+    even = torch.arange(1, 9) / 8 * math.pi / 2
+    seen = torch.cat([seen, torch.stack([torch.zeros(8), even.cos(), even.sin()], dim=1)])
+    assert tasks.paced(tasks.fine_places(3, 5), seen, ends, 5) == [0, 5 / 8, 1, 1.5, 2]
+    assert tasks.paced(tasks.fine_places(3, 5), seen.flip(0), ends, 5)[::2] == [0, 1, 2]
+
+
+def test_the_pace_that_is_seen_takes_frames_of_the_way_that_z_goes(painter, red, blue):
+    stages = []
+    given = {"noise": "fixed", "seed": 4, "size": SIDE}
+    way = tasks.interpolate(painter, [red, blue], frames=4, progress=lambda stage, step: stages.append(stage), **given)
+    assert list(dict.fromkeys(stages)) == ["pace", "decoder"]
+    z, fine = painter.embed([red, blue]), tasks.fine_places(2, 4)
+    looked = painter.paint(tasks.along(z, fine), [4] * len(fine), size=SIDE)
+    places = tasks.paced(fine, painter.embed(looked), z, 4)
+    assert pixels(way) == [looked[fine.index(place)].tobytes() for place in places]
+    assert "pace" not in way[0].info["unclip"]
+    asked = tasks.interpolate(painter, [red, blue], frames=4, pace="seen", **given)
+    assert pixels(asked) == pixels(way)
+    assert asked[0].info["unclip"]["pace"] == "seen"
 
 
 def test_pictures_and_prompts_meet(painter, red):
@@ -222,6 +255,7 @@ BAD = {
     "letters": (lambda m, a, b: tasks.interpolate(m, "ab"), "two or more"),
     "frames": (lambda m, a, b: tasks.interpolate(m, [a, b], frames=1), "frames = 1: expected at least 2"),
     "noise": (lambda m, a, b: tasks.interpolate(m, [a, b], noise="loud"), "noise = 'loud'"),
+    "pace": (lambda m, a, b: tasks.interpolate(m, [a, b], pace="fast"), "pace = 'fast': expected seen or even"),
     "same ends": (lambda m, a, b: tasks.interpolate(m, [b, a, a]), "ends 2 and 3 are the same to tiny"),
     "tiny": (lambda m, a, b: tasks.invert(m, Image.new("RGB", (1, 1))), "1 x 1 px: expected 8 to"),
 }

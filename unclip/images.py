@@ -45,6 +45,19 @@ def rgb(image: Image.Image, background: tuple[int, int, int] = WHITE) -> Image.I
     return image.convert("RGB")
 
 
+def hole_of(mask: Image.Image, *, transparent: bool = False) -> np.ndarray:
+    """Where a mask says "repaint", (H, W) bool, upright: where it is transparent, or, if it nowhere is, where it is white.
+
+    Alpha below and brightness from 128 count. `transparent`: its transparency alone, for a picture that is its own mask.
+    """
+    mask = ImageOps.exif_transpose(mask)
+    if mask.has_transparency_data:
+        clear = np.asarray(mask.convert("RGBA"))[..., 3] < 128
+        if transparent or clear.any():
+            return clear
+    return np.asarray(rgb(mask).convert("L")) >= 128
+
+
 def to_tensor(images: Sequence[Image.Image]) -> Tensor:
     """B images of one size as a tensor (B, 3, H, W)."""
     return from_pixels(np.stack([np.asarray(rgb(image)) for image in images]))
@@ -200,11 +213,16 @@ def read_picture(path: str | Path) -> Image.Image:
 
 def check_picture(image: Image.Image, name: str = "the picture") -> None:
     """RequestError for a side outside 8 to 16,384 px, or for more than one frame."""
-    if min(image.size) < SMALLEST or max(image.size) > LARGEST:
-        raise RequestError(f"{name} is {image.width} x {image.height} px: expected {SMALLEST} to {LARGEST} px a side")
+    check_sides(*image.size, name)
     frames = getattr(image, "n_frames", 1)
     if frames > 1 and image.format != "MPO":  # whose first frame is the photograph, the others depth and previews
         raise RequestError(f"{name} has {frames} frames: give a picture that stands still")
+
+
+def check_sides(width: int, height: int, name: str) -> None:
+    """RequestError for a side outside 8 to 16,384 px."""
+    if min(width, height) < SMALLEST or max(width, height) > LARGEST:
+        raise RequestError(f"{name} is {width} x {height} px: expected {SMALLEST} to {LARGEST} px a side")
 
 
 def make_folder(path: str | Path) -> Path:

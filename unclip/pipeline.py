@@ -18,26 +18,24 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from unclip import parts
 from unclip.device import Precision, autocast, pick_device
 from unclip.diffusion.process import q_sample
 from unclip.diffusion.schedule import respace
-from unclip.errors import RequestError, WeightsError
+from unclip.errors import RequestError
 from unclip.glide import GLIDE
 from unclip.images import resize, rgb, square_crop, to_images, to_tensor
 from unclip.models.clip import CLIP, CLIPConfig, Text
-from unclip.models.decoder import Decoder, DecoderConfig
-from unclip.models.laion_prior import LaionPrior, LaionPriorConfig
-from unclip.models.prior import Prior, PriorConfig
+from unclip.models.known import Known
+from unclip.parts import DecoderStage, PriorStage
 from unclip.request import AS_SAVED, INVERSION_STEPS, Options, Progress, jobs, named, pick_size, retracing
 from unclip.rng import Rng
-from unclip.shelf import Network, Shelf, Stage, UpsamplerStage
-from unclip.stages import OnStep, decoder_network, first_noise, invert, sample, sample_prior, sample_upsampler
+from unclip.shelf import Network, Shelf, UpsamplerStage
+from unclip.stages import OnStep, decoder_network, first_noise, invert, repaint, sample, sample_prior, sample_upsampler
 from unclip.tokenizer import Tokenizer
 from unclip.weights import source as sources
 from unclip.weights.opening import open_model
 from unclip.weights.source import ModelSource
-
-PriorStage = Stage[Prior | LaionPrior, PriorConfig | LaionPriorConfig]
 
 # Streams of an image's seed: the prior's candidates come after these.
 _DECODER, _UPSAMPLERS, _START, _PRIOR = 0, 1, 15, 16
@@ -54,16 +52,17 @@ class UnCLIP:
         self.name = source.name
         self.device = device
         self.precision: Precision = precision
-        self.clip = Network[CLIP, CLIPConfig](shelf, _one(shelf, "clip"))
+        self.clip = Network[CLIP, CLIPConfig](shelf, parts.only(shelf, "clip"))
         tokenizer = source.tokenizer(self.clip.cfg.text.context)
         assert isinstance(tokenizer, Tokenizer), "a model with a CLIP has CLIP's tokenizer"
         self.tokenizer = tokenizer
         priors = [*shelf.names("prior"), *shelf.names("laion_prior")]
         self.prior = PriorStage(shelf, priors[0]) if priors else None
-        self.decoder = Stage[Decoder, DecoderConfig](shelf, "decoder") if shelf.names("decoder") else None
-        self.upsamplers = _chain(self.name, self.decoder, [UpsamplerStage(shelf, name) for name in shelf.names("upsampler")])
+        self.decoder = DecoderStage(shelf, "decoder") if shelf.names("decoder") else None
+        upsamplers = [UpsamplerStage(shelf, name) for name in shelf.names("upsampler")]
+        self.upsamplers = parts.chain(self.name, self.decoder, upsamplers)
         self._null: Text | None = None
-        _check_parts(self)
+        parts.check(source.where, self.clip.cfg, tokenizer.end, self.prior, self.decoder)
         if not offload:
             for name in source.networks:
                 shelf.network(name)
@@ -136,20 +135,27 @@ class UnCLIP:
         *,
         text: Text | None = None,
         x_T: Tensor | None = None,
+        known: Known | None = None,
+        resample: bool = False,
         options: Options = AS_SAVED,
         on_step: OnStep | None = None,
     ) -> Tensor:
         """Small images (B, 3, S, S) for z (B, E); without `text` the caption is the empty one.
 
-        They start from `x_T` (B, 3, S, S), or from noise of their own.
+        They start from `x_T` (B, 3, S, S), or from noise of their own. What is `known` of them, at any side, is kept: by a
+        decoder trained for it, or by RePaint, which `resample` asks for and any other decoder needs.
         """
         stage, null = self._decoder(), self.null()
         sampling = options.decoder(stage.sampling)
         own, side = rng.fork(_DECODER), stage.cfg.unet.image_size
         with self._running():
-            network = decoder_network(stage.module, z, text or _repeated(null, len(z)), null)
+            known = None if known is None else known.at(side).rows(len(z))
             x_T = first_noise(sampling, (3, side, side), own) if x_T is None else x_T
-            return sample(network, stage.diffusion, sampling, x_T, own, on_step=on_step)
+            if known is not None and (resample or not stage.cfg.inpaint):
+                network = decoder_network(stage.module, z, text or null.rows(len(z)), null)
+                return repaint(network, stage.diffusion, sampling, x_T, own, known, on_step=on_step)
+            network = decoder_network(stage.module, z, text or null.rows(len(z)), null, known)
+            return sample(network, stage.diffusion, sampling, x_T, own, on_step=on_step, known=known)
 
     def invert(self, x0: Tensor, z: Tensor, *, options: Options = AS_SAVED, on_step: OnStep | None = None) -> Tensor:
         """x_T (B, 3, S, S) of x_0 (B, 3, S, S), given z (B, E) and the empty caption: an image's other half (section 3).
@@ -159,7 +165,7 @@ class UnCLIP:
         stage, null = self._decoder(), self.null()
         steps = retracing(Options(steps=options.steps)).steps or INVERSION_STEPS
         with self._running():
-            network = decoder_network(stage.module, z, _repeated(null, len(z)), null)
+            network = decoder_network(stage.module, z, null.rows(len(z)), null)
             return invert(network, stage.diffusion, x0, steps=steps, refinements=REFINEMENTS, on_step=on_step)
 
     def noise(self, rng: Rng) -> Tensor:
@@ -176,23 +182,38 @@ class UnCLIP:
         return q_sample(schedule, x0, kept[-1], self.noise(rng)), options.model_copy(update={"steps": kept})
 
     def upsample(
-        self, x: Tensor, size: int, rng: Rng, *, options: Options = AS_SAVED, progress: Progress | None = None
+        self,
+        x: Tensor,
+        size: int,
+        rng: Rng,
+        *,
+        known: Known | None = None,
+        options: Options = AS_SAVED,
+        progress: Progress | None = None,
     ) -> Tensor:
-        """Images (B, 3, size, size) from the decoder's (B, 3, S, S); `size` is one of `sizes`."""
-        return self._upsample([x], size, [rng], options, progress)[0]
+        """Images (B, 3, size, size) from the decoder's (B, 3, S, S); `size` is one of `sizes`. What is `known` is kept."""
+        return self._upsample([x], size, [rng], [known], options, progress)[0]
 
     def _upsample(
-        self, xs: list[Tensor], size: int, rngs: Sequence[Rng], options: Options, progress: Progress | None
+        self,
+        xs: list[Tensor],
+        size: int,
+        rngs: Sequence[Rng],
+        knowns: Sequence[Known | None],
+        options: Options,
+        progress: Progress | None,
     ) -> list[Tensor]:
         """Batches of images, all of them through one upsampler before the next, so that an off-loaded one is loaded once."""
         for index, stage in enumerate(self.upsamplers):
             if stage.cfg.high > size:
                 break
-            on_step, sampling = named(progress, f"to {stage.cfg.high} px"), options.upsampler(stage.sampling)
+            high, sampling = stage.cfg.high, options.upsampler(stage.sampling)
+            on_step, stream = named(progress, f"to {high} px"), _UPSAMPLERS + index
             with self._running():
+                kept = [None if known is None else known.at(high).rows(len(x)) for x, known in zip(xs, knowns, strict=True)]
                 xs = [
-                    sample_upsampler(stage.network, stage.diffusion, sampling, x, rng.fork(_UPSAMPLERS + index), on_step)
-                    for x, rng in zip(xs, rngs, strict=True)
+                    sample_upsampler(stage.network, stage.diffusion, sampling, x, rng.fork(stream), on_step, known)
+                    for x, rng, known in zip(xs, rngs, kept, strict=True)
                 ]
         return xs
 
@@ -256,6 +277,8 @@ class UnCLIP:
         *,
         text: Text | None = None,
         x_T: Tensor | None = None,
+        known: Known | None = None,
+        resample: bool = False,
         size: int | None = None,
         options: Options = AS_SAVED,
         exact: bool | None = None,
@@ -263,23 +286,28 @@ class UnCLIP:
     ) -> list[Image.Image]:
         """Images of z (B, E), a seed each, as `decode` and `upsample` make them; `size` and `exact` as in `generate`.
 
+        What is `known` of them, a row for each or one for all, is best given at `size`.
+
         Stage by stage, so that an off-loaded network is loaded once for all.
         """
         size, batches = pick_size(self.name, self.sizes, size), self._batches(len(z), exact)
         rngs = [Rng(seeds[rows], device=self.device) for rows in batches]
         on_decoder = named(progress, "decoder")
+        knowns = [None if known is None else known.rows(len(z)).select(rows) for rows in batches]
         xs = [
             self.decode(
                 z[rows],
                 rng,
                 text=None if text is None else text.select(rows),
                 x_T=None if x_T is None else x_T[rows],
+                known=kept,
+                resample=resample,
                 options=options,
                 on_step=on_decoder,
             )
-            for rows, rng in zip(batches, rngs, strict=True)
+            for rows, rng, kept in zip(batches, rngs, knowns, strict=True)
         ]
-        return [image for x in self._upsample(xs, size, rngs, options, progress) for image in to_images(x)]
+        return [image for x in self._upsample(xs, size, rngs, knowns, options, progress) for image in to_images(x)]
 
     def _batches(self, count: int, exact: bool | None) -> list[slice]:
         """The rows that go through the networks together: in exact mode each alone."""
@@ -305,7 +333,7 @@ class UnCLIP:
             raise RequestError(f"{self.name} has no prior: it paints from pictures, not from prompts")
         return self.prior
 
-    def _decoder(self) -> Stage[Decoder, DecoderConfig]:
+    def _decoder(self) -> DecoderStage:
         if self.decoder is None:
             raise RequestError(f"{self.name} has no decoder: it embeds prompts, and paints nothing")
         return self.decoder
@@ -329,60 +357,3 @@ def load(
     opened, where = open_model(model), pick_device(device)
     kind = GLIDE if any(part.kind == "glide" for part in opened.networks.values()) else UnCLIP
     return kind(opened, device=where, precision=precision, offload=offload)
-
-
-def _repeated(text: Text, rows: int) -> Text:
-    """A Text of batch 1 for so many rows."""
-    return Text(*(part.expand(rows, *part.shape[1:]) for part in text))
-
-
-def _one(shelf: Shelf, kind: str) -> str:
-    """The name of the only part of a kind."""
-    names = shelf.names(kind)
-    if len(names) != 1:
-        raise WeightsError(
-            f"{shelf.source.where} has {len(names)} parts of the kind {kind}, expected one: it has "
-            f"{', '.join(shelf.source.networks)}"
-        )
-    return names[0]
-
-
-def _check_parts(model: UnCLIP) -> None:
-    """WeightsError unless the parts speak of the same embeddings, captions and tokens."""
-    clip, where = model.clip.cfg, model.source.where
-    pairs = [("clip.end_token", clip.end_token, "the tokenizer's", model.tokenizer.end)]
-    for name, stage in (("prior", model.prior), ("decoder", model.decoder)):
-        if stage is not None:
-            shape = stage.cfg
-            text = (
-                (shape.embed, shape.embed) if isinstance(shape, LaionPriorConfig) else (shape.text_embed, shape.text_width)
-            )
-            pairs += [
-                (f"{name}.embed", shape.embed, "clip.embed", clip.embed),
-                (f"{name}.text_embed", text[0], "clip.embed", clip.embed),
-                (f"{name}.text_width", text[1], "clip.text.width", clip.text.width),
-            ]
-    for name, given, other, expected in pairs:
-        if given != expected:
-            raise WeightsError(f"{where}: {name} is {given}, but {other} is {expected}: the parts are of different models")
-    if model.prior is not None and model.prior.cfg.context < clip.text.context:
-        raise WeightsError(
-            f"{where}: prior.context is {model.prior.cfg.context}, too short for clip.text.context {clip.text.context}"
-        )
-
-
-def _chain(
-    name: str, decoder: Stage[Decoder, DecoderConfig] | None, upsamplers: Sequence[UpsamplerStage]
-) -> list[UpsamplerStage]:
-    """The upsamplers in the order they are run in, from the decoder's side up; WeightsError where one does not join."""
-    ordered = sorted(upsamplers, key=lambda stage: stage.cfg.high)
-    if decoder is None:
-        if upsamplers:
-            raise WeightsError(f"{name} has upsamplers and no decoder: there is nothing to enlarge")
-        return []
-    side = decoder.cfg.unet.image_size
-    for stage in ordered:
-        if stage.cfg.low != side:
-            raise WeightsError(f"{name}: an upsampler takes {stage.cfg.low} px, but what is before it makes {side} px")
-        side = stage.cfg.high
-    return ordered

@@ -82,12 +82,18 @@ class Network(Generic[Module, Shape]):
 
     def __init__(self, shelf: Shelf, name: str):
         self._shelf, self.name = shelf, name
+        self._share: Callable[[nn.Module], nn.Module] | None = None
         config = NETWORKS[shelf.source.networks[name].kind][1]
         self.cfg = cast(Shape, shelf.section(name, "model", config))
 
     @property
     def module(self) -> Module:
-        return cast(Module, self._shelf.network(self.name))
+        network = self._shelf.network(self.name)
+        return cast(Module, network if self._share is None else self._share(network))
+
+    def share(self, through: Callable[[nn.Module], nn.Module]) -> None:
+        """From now on `module` is `through(network)`: how a server answers many callers in one call."""
+        self._share = through
 
 
 class Stage(Network[Module, Shape]):

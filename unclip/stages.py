@@ -31,6 +31,8 @@ SamplerName = Literal["ddpm", "ddim", "dpm++"]
 Steps = int | str | Annotated[tuple[int, ...], Field(min_length=1)]
 PriorSamplerName = Literal["ddpm", "ddim", "dpm++", "analytic"]
 
+RESAMPLINGS, JUMP = 5, 5  # of `repaint`; the paper has 10 and 10 with 250 steps
+
 
 class SamplingConfig(Config):
     """How a stage is sampled."""
@@ -183,20 +185,37 @@ def sample(
     """
     schedule = diffusion.noise_schedule()
     sampler = make_sampler(schedule, sampling, noise, rng, learned=diffusion.learn_sigma, x0_error=x0_error)
-    answer = _interpreted(network, diffusion, schedule)
-
-    def ask(x: Tensor, t: int) -> Prediction:
-        told = answer(x, t)
-        return told if known is None else told._replace(x0=known.keep(told.x0))
-
-    def both(x: Tensor, t: int) -> tuple[Prediction, Prediction]:
-        told = ask(torch.cat([x, x]), t)
-        halves = [tuple(None if part is None else part.chunk(2)[i] for part in told) for i in (0, 1)]
-        return Prediction(*halves[0]), Prediction(*halves[1])  # pyright: ignore[reportArgumentType]
-
-    predict: Predict = guided(ask, both, sampling.guidance, len(schedule))
+    predict = _guided(network, diffusion, sampling, schedule, known)
     with torch.no_grad():
         return samplers.drive(sampler, predict, on_step=on_step)
+
+
+def repaint(
+    network: Network,
+    diffusion: DiffusionConfig,
+    sampling: SamplingConfig,
+    noise: Tensor,
+    rng: Rng,
+    known: Known,
+    *,
+    on_step: OnStep | None = None,
+) -> Tensor:
+    """As `sample`, for a network that was not trained to inpaint: by RePaint, whatever the sampler's name.
+
+    Each step is gone through RESAMPLINGS times, so it takes as many times as long.
+    """
+    schedule = diffusion.noise_schedule()
+    sampler = samplers.repaint(
+        respace(schedule, sampling.steps),
+        noise,
+        *known,
+        rng=rng,
+        variance="learned" if diffusion.learn_sigma else "small",
+        resamplings=RESAMPLINGS,
+        jump=JUMP,
+    )
+    with torch.no_grad():
+        return samplers.drive(sampler, _guided(network, diffusion, sampling, schedule, known), on_step=on_step)
 
 
 def invert(
@@ -216,6 +235,24 @@ def invert(
     sampler = samplers.ddim_inversion(respace(schedule, steps), x0, refinements=refinements)
     with torch.no_grad():
         return samplers.drive(sampler, _interpreted(network, diffusion, schedule), on_step=on_step)
+
+
+def _guided(
+    network: Network, diffusion: DiffusionConfig, sampling: SamplingConfig, schedule: Schedule, known: Known | None
+) -> Predict:
+    """Predictions of x_0 as the sampling's guidance wants them; what is known is in its place."""
+    answer = _interpreted(network, diffusion, schedule)
+
+    def ask(x: Tensor, t: int) -> Prediction:
+        told = answer(x, t)
+        return told if known is None else told._replace(x0=known.keep(told.x0))
+
+    def both(x: Tensor, t: int) -> tuple[Prediction, Prediction]:
+        told = ask(torch.cat([x, x]), t)
+        halves = [tuple(None if part is None else part.chunk(2)[i] for part in told) for i in (0, 1)]
+        return Prediction(*halves[0]), Prediction(*halves[1])  # pyright: ignore[reportArgumentType]
+
+    return guided(ask, both, sampling.guidance, len(schedule))
 
 
 def _interpreted(network: Network, diffusion: DiffusionConfig, schedule: Schedule) -> Predict:

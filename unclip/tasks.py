@@ -18,9 +18,9 @@ and of which pictures it was made. All raise RequestError for a number out of it
 refuses, and a model without the part they need. Dimension letters: E embedding, S the decoder's side.
 """
 
-import hashlib
+import math
 from collections.abc import Sequence
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -28,13 +28,16 @@ from PIL import Image
 from torch import Tensor
 
 from unclip.errors import RequestError
-from unclip.images import check_picture, psnr, rgb, to_images, to_tensor
+from unclip.images import check_picture, psnr, to_images, to_tensor
 from unclip.pipeline import UnCLIP
+from unclip.provenance import parent, tell
 from unclip.request import AS_SAVED, Options, Progress, jobs, named, pick_size, retracing
 from unclip.rng import Rng
 
 THETAS = (0.1, 0.25, 0.4)
 FURTHEST = 0.5  # theta of text_diff; the paper goes to between 0.25 and 0.5
+GLANCES = 4  # pictures painted for each frame of an interpolation, to choose the frames from
+GOES_BACK = 10.0  # what a step that goes back costs in the choice, in legs: more than any unevenness
 DIMENSIONS = (20, 30, 40, 80, 120, 160, 200, 320)  # of figure 7
 SAME = 1 - 1e-6  # the cosine above which two z are one
 
@@ -76,7 +79,7 @@ def reconstruct(
     pictures = to_images(model.upsample(x, size, rng, options=options, progress=progress))
     near = psnr(to_tensor(to_images(x)), model.pixels(image).cpu())
     cosine = F.cosine_similarity(z, model.embed(pictures))
-    _tell(model, "reconstruct", pictures, [{"seed": seed}], size, options, [parent(image)])
+    tell(model.name, "reconstruct", pictures, [{"seed": seed, "size": size}], options, [parent(image)])
     return Reconstruction(pictures[0], near.item(), cosine.item())
 
 
@@ -104,8 +107,8 @@ def variations(
         (z, x_T), how = invert(model, image, options=options, progress=progress), retracing(_with(options, eta=eta))
         x_T = x_T.expand(n, *x_T.shape[1:])
     pictures = model.paint(z.expand(n, -1), seeds, x_T=x_T, size=size, options=how, progress=progress)
-    each = [{"seed": seed, "eta": eta} for seed in seeds]
-    return _tell(model, "variations", pictures, each, size, options, [parent(image)])
+    each = [{"seed": seed, "eta": eta, "size": size} for seed in seeds]
+    return tell(model.name, "variations", pictures, each, options, [parent(image)])
 
 
 def interpolate(
@@ -114,6 +117,7 @@ def interpolate(
     *,
     frames: int = 9,
     noise: Literal["slerp", "fixed"] = "slerp",
+    pace: Literal["seen", "even"] | None = None,
     seed: int = 0,
     size: int | None = None,
     options: Options = AS_SAVED,
@@ -123,8 +127,12 @@ def interpolate(
 
     Ends are pictures, whose z CLIP gives, and prompts, whose z the prior gives. `noise`: "slerp" takes x_T along, from each
     picture's own, so that pictures at the ends come back, and drawn for each prompt; "fixed" draws one x_T for all frames.
+
+    `pace`: "even" takes even steps of z. What is painted follows z in leaps, and at times back; "seen" paints four times
+    as many pictures at the decoder's side and takes as frames those in which CLIP sees even steps from each end towards the
+    next, none of them back where that can be. None: "seen", where the model sees.
     """
-    _check_way(ends, frames, noise)
+    _check_way(ends, frames, noise, pace)
     size = pick_size(model.name, model.sizes, size)
     pictures = any(isinstance(end, Image.Image) for end in ends)
     z = torch.cat([_end(model, end, seed + i, options, progress) for i, end in enumerate(ends)])
@@ -132,20 +140,29 @@ def interpolate(
         if cosine > SAME:
             raise RequestError(f"ends {i + 1} and {i + 2} are the same to {model.name}: there is nothing between them")
     places = torch.linspace(0, len(ends) - 1, frames, dtype=torch.float64).tolist()
-    x_T, how = None, options
+    starts, how = None, options
     if noise == "slerp":
         how = retracing(options) if pictures else options
         on_step = named(progress, "inversion")
-        starts = [
+        own = [
             model.noise(Rng([seed + i], device=model.device))
             if isinstance(end, str)
             else model.invert(model.pixels(end), z[i : i + 1], options=options, on_step=on_step)
             for i, end in enumerate(ends)
         ]
-        x_T = along(torch.cat(starts), places)
-    made = model.paint(along(z, places), [seed] * frames, x_T=x_T, size=size, options=how, progress=progress)
-    each = [{"seed": seed, "noise": noise, "frames": frames, "frame": i} for i in range(frames)]
-    return _tell(model, "interpolate", made, each, size, options, [parent(end) for end in ends])
+        starts = torch.cat(own)
+
+    def paint(places: Sequence[float], size: int, progress: Progress | None) -> list[Image.Image]:
+        x_T = None if starts is None else along(starts, places)
+        return model.paint(along(z, places), [seed] * len(places), x_T=x_T, size=size, options=how, progress=progress)
+
+    if pace == "seen" or (pace is None and model.clip.cfg.vision is not None):
+        told = None if progress is None else lambda _, step: progress("pace", step)
+        fine = fine_places(len(ends), frames)
+        places = paced(fine, model.embed(paint(fine, model.sizes[0], told)), z, frames)
+    made = paint(places, size, progress)
+    each = [{"seed": seed, "noise": noise, "pace": pace, "frames": frames, "frame": i, "size": size} for i in range(frames)]
+    return tell(model.name, "interpolate", made, each, options, [parent(end) for end in ends])
 
 
 def text_diff(
@@ -176,8 +193,8 @@ def text_diff(
     x_T = x_T.expand(len(thetas), *x_T.shape[1:])
     how = retracing(options)
     pictures = model.paint(moved, [0] * len(thetas), x_T=x_T, size=size, options=how, progress=progress)
-    each = [{"old": old, "new": new, "theta": theta} for theta in thetas]
-    return _tell(model, "text_diff", pictures, each, size, options, [parent(image)])
+    each = [{"old": old, "new": new, "theta": theta, "size": size} for theta in thetas]
+    return tell(model.name, "text_diff", pictures, each, options, [parent(image)])
 
 
 def image_to_image(
@@ -205,8 +222,8 @@ def image_to_image(
     rng = Rng(seeds, device=model.device)
     x_t, how = model.noised(model.pixels(image), rng, strength=strength, options=options)
     pictures = model.paint(z, seeds, text=text, x_T=x_t, size=size, options=how, progress=progress)
-    each = [{"prompt": prompt, "seed": seed, "strength": strength} for seed in seeds]
-    return _tell(model, "image_to_image", pictures, each, size, options, [parent(image)])
+    each = [{"prompt": prompt, "seed": seed, "strength": strength, "size": size} for seed in seeds]
+    return tell(model.name, "image_to_image", pictures, each, options, [parent(image)])
 
 
 def probe(
@@ -233,8 +250,8 @@ def probe(
         raise RequestError(f"dims = {dims}: {len(among)} pictures give components from 0 to {len(axes)}")
     parts = torch.cat([mean + (z - mean) @ axes[:count].T @ axes[:count] for count in dims])
     pictures = model.paint(parts, [seed] * len(dims), size=size, options=options, progress=progress)
-    each = [{"seed": seed, "dims": count, "among": len(among)} for count in dims]
-    return _tell(model, "probe", pictures, each, size, options, [parent(image)])
+    each = [{"seed": seed, "dims": count, "among": len(among), "size": size} for count in dims]
+    return tell(model.name, "probe", pictures, each, options, [parent(image)])
 
 
 def slerp(a: Tensor, b: Tensor, theta: float) -> Tensor:
@@ -255,40 +272,50 @@ def along(points: Tensor, places: Sequence[float]) -> Tensor:
     return torch.stack([slerp(points[i], points[i + 1], place - i) for i, place in zip(legs, places, strict=True)])
 
 
+def fine_places(ends: int, frames: int) -> list[float]:
+    """The places, from 0 to K - 1 for K ends, that the frames of an interpolation are chosen from; every end is one."""
+    leg = GLANCES * math.ceil((frames - 1) / (ends - 1))
+    return [i / leg for i in range(leg * (ends - 1) + 1)]
+
+
+def paced(places: Sequence[float], seen: Tensor, ends: Tensor, frames: int) -> list[float]:
+    """Of P ascending `places`, as many as there are frames, where z of what was painted goes evenly from end to end.
+
+    `seen` (P, E) is that z, `ends` (K, E) the ends'. How far a picture has come on its leg is its angle to the leg's first
+    end as a share of its angles to both. The choice is the most even one (dynamic programming) among those in which the
+    fewest steps lead nearer to the end that is left or further from the one ahead. Frames that belong at an end stay there.
+    """
+    seen, ends, grid = seen.cpu().double(), ends.cpu().double(), (len(places) - 1) // (len(ends) - 1)
+    come = torch.tensor(places, dtype=torch.float64)
+    back = torch.full((len(places), len(places)), torch.inf).double().tril()  # from the row's picture to the column's
+    for leg in range(len(ends) - 1):
+        rows = slice(leg * grid, (leg + 1) * grid + 1)
+        left, ahead = (F.cosine_similarity(seen[rows], ends[leg + k][None]).clamp(-1, 1) for k in (0, 1))
+        share = left.acos() / (left.acos() + ahead.acos())
+        if share[-1] > share[0]:
+            come[rows] = leg + ((share - share[0]) / (share[-1] - share[0])).clamp(0, 1)
+        back[rows, rows] += GOES_BACK * ((left >= left[:, None]).double() + (ahead <= ahead[:, None]))
+    wanted = torch.linspace(0, len(ends) - 1, frames, dtype=torch.float64)
+    uneven = (come - wanted[:, None]).abs()
+    for row, place in zip(uneven, wanted.tolist(), strict=True):
+        if abs(place - round(place)) < 1e-9:
+            row[torch.arange(len(places)) != round(place) * grid] = torch.inf
+    best, came_from = uneven[0], []
+    for row in uneven[1:]:
+        least = (best[:, None] + back).min(dim=0)
+        best = least.values + row
+        came_from.append(least.indices)
+    chosen = [len(places) - 1]
+    for previous in reversed(came_from):
+        chosen.append(int(previous[chosen[-1]]))
+    return [places[i] for i in reversed(chosen)]
+
+
 def principal_axes(z: Tensor) -> tuple[Tensor, Tensor]:
     """The mean (E,) of z (N, E), and its principal axes in rows, longest first: at most N - 1 of them."""
     centred = z.cpu().double() - z.cpu().double().mean(0)
     axes = torch.linalg.svd(centred, full_matrices=False).Vh[: max(len(z) - 1, 0)]
     return z.mean(0), axes.to(z)
-
-
-def parent(source: Image.Image | str) -> dict[str, Any]:
-    """What a picture's settings keep of one that it was made of: file, sha256, settings; of a prompt: its words.
-
-    A picture that came from no file has the sha256 of its upright RGB bytes, under "pixels".
-    """
-    if isinstance(source, str):
-        return {"prompt": source}
-    own = source.info.get("unclip")
-    name = source.info.get("source") or {"pixels": hashlib.sha256(rgb(source).tobytes()).hexdigest()}
-    return {**name, "settings": own} if isinstance(own, dict) else dict(name)
-
-
-def _tell(
-    model: UnCLIP,
-    task: str,
-    pictures: list[Image.Image],
-    each: Sequence[dict[str, Any]],
-    size: int,
-    options: Options,
-    parents: Sequence[dict[str, Any]],
-) -> list[Image.Image]:
-    """The pictures, with what makes each of them again."""
-    asked = options.model_dump(exclude_none=True)
-    for picture, own in zip(pictures, each, strict=True):
-        kept = {key: value for key, value in own.items() if value is not None}
-        picture.info["unclip"] = {"task": task, **kept, "size": size, "model": model.name, **asked, "parents": [*parents]}
-    return pictures
 
 
 def _seen(model: UnCLIP, image: Image.Image) -> Tensor:
@@ -309,13 +336,15 @@ def _with(options: Options, *, eta: float) -> Options:
     return options.model_copy(update={"eta": eta})
 
 
-def _check_way(ends: Sequence[Image.Image | str], frames: int, noise: str) -> None:
+def _check_way(ends: Sequence[Image.Image | str], frames: int, noise: str, pace: str | None) -> None:
     if isinstance(ends, str) or len(ends) < 2:
         raise RequestError("one end: give two or more pictures or prompts to go between")
     if frames < 2:
         raise RequestError(f"frames = {frames}: expected at least 2, the ends")
     if noise not in ("slerp", "fixed"):
         raise RequestError(f"noise = {noise!r}: expected slerp or fixed")
+    if pace not in (None, "seen", "even"):
+        raise RequestError(f"pace = {pace!r}: expected seen or even")
 
 
 def _check_range(name: str, value: float, low: float, high: float, *, above: bool = False) -> None:

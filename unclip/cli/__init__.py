@@ -25,6 +25,8 @@ VERBS = {
     "interpolate": ("unclip.cli.tasks_interpolate", "Paint the way between pictures or prompts."),
     "text-diff": ("unclip.cli.tasks_text_diff", "Change a picture as from one caption to another."),
     "img2img": ("unclip.cli.tasks_img2img", "Paint a picture anew from a noised start."),
+    "inpaint": ("unclip.cli.tasks_inpaint", "Paint a part of a picture anew."),
+    "outpaint": ("unclip.cli.tasks_outpaint", "Paint what lies around a picture."),
     "reconstruct": ("unclip.cli.tasks_reconstruct", "Paint a picture from its own z and x_T, and say how near it comes."),
     "probe": ("unclip.cli.tasks_probe", "Paint a picture from ever more principal components of its z."),
     "info": ("unclip.cli.tasks_info", "Say how a picture was made, and the command that makes it again."),

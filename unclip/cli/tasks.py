@@ -1,8 +1,13 @@
-"""What the verbs of `unclip.tasks` have in common: their options, the model they ask, and what is written where."""
+"""What the verbs of `unclip.tasks` have in common: their options, the model they ask, and what is written where.
 
+A verb declares what is its own; `verb` adds the options that all have, which are the fields of `Call`.
+"""
+
+import functools
+import inspect
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
 
 import typer
 
@@ -12,33 +17,52 @@ if TYPE_CHECKING:
     from unclip.pipeline import UnCLIP
 
 Picture = Annotated[Path, typer.Argument(help="A picture; its middle square is what is seen.")]
+Whole = Annotated[Path, typer.Argument(help="A picture of any shape.")]
 Count = Annotated[int, typer.Option("-n", "--n", help="Pictures.")]
 Seed = Annotated[int, typer.Option("--seed", "-s", help="Seed of the first picture; the next has seed + 1.")]
 OneSeed = Annotated[int, typer.Option("--seed", "-s", help="Seed of what is drawn at random, the same for every picture.")]
 Size = Annotated[int | None, typer.Option("--size", help="Side in pixels; 256 where the model can.")]
-Out = Annotated[Path, typer.Option("--out", "-o", help="Folder for the pictures.")]
-Model = Annotated[str, typer.Option("--model", "-m", help="A shipped model, a folder, or a repository of the hub.")]
-Steps = Annotated[str | None, typer.Option("--steps", help="Steps of the decoder, and of the inversion where there is one.")]
-Guidance = Annotated[float | None, typer.Option("--guidance", help="Guidance scale of the decoder; 1 is off.")]
-Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda or mps.")]
-Offload = Annotated[bool, typer.Option("--offload", help="Keep one network in memory at a time, for large models.")]
-Grid = Annotated[bool, typer.Option("--grid", help="Also write grid.png, all of them in a row.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of a path a line.")]
+Method = Annotated[
+    Literal["auto", "trained", "repaint"],
+    typer.Option(
+        "--method", help="trained: by a decoder that learned to fill holes; repaint: by any; auto: as the model can."
+    ),
+]
 
-OUT = Path("out")
 SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff"}
 
 
 class Call(NamedTuple):
     """The options that every task has."""
 
-    out: Path
-    model: str
-    device: str
-    offload: bool
-    size: int | None
-    steps: str | None
-    guidance: float | None
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the pictures.")] = Path("out")
+    model: Annotated[str, typer.Option("--model", "-m", help="A shipped model, a folder, or a repository of the hub.")] = (
+        "icons"
+    )
+    steps: Annotated[
+        str | None, typer.Option("--steps", help="Steps of the decoder, and of the inversion where there is one.")
+    ] = None
+    guidance: Annotated[float | None, typer.Option("--guidance", help="Guidance scale of the decoder; 1 is off.")] = None
+    device: Annotated[str, typer.Option("--device", help="auto, cpu, cuda or mps.")] = "auto"
+    offload: Annotated[bool, typer.Option("--offload", help="Keep one network in memory at a time, for large models.")] = (
+        False
+    )
+    sheet: Annotated[bool, typer.Option("--grid", help="Also write grid.png, all of them in a row.")] = False
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of a path a line.")] = False
+
+
+def verb(act: Callable[..., None]) -> Callable[..., None]:
+    """A task's verb as typer reads it: its own options and then the fields of `Call`, which it is handed as one, first."""
+    own, common = inspect.signature(act), inspect.signature(Call).parameters
+    mine = list(own.parameters.values())[1:]
+
+    @functools.wraps(act)
+    def command(**given: Any) -> None:
+        call = Call(*(given.pop(name) for name in common))
+        act(call, **given)
+
+    command.__signature__ = own.replace(parameters=[*mine, *common.values()])  # pyright: ignore[reportAttributeAccessIssue]
+    return command
 
 
 class Asked(NamedTuple):
@@ -48,13 +72,16 @@ class Asked(NamedTuple):
     alike: dict[str, Any]
 
 
-def paint(
-    call: Call, ask: "Callable[[Asked], Sequence[Image]]", *, sheet: bool = False
-) -> tuple[dict[str, Any], "Sequence[Image]", dict[str, float]]:
-    """Loads the model, asks it, and writes the pictures and, if wanted, a sheet of them.
+class Painted(NamedTuple):
+    """What came of it."""
 
-    Returns what is where, as `generate --json` tells it, the pictures, and the seconds of each part.
-    """
+    images: "Sequence[Image]"
+    written: dict[str, Any]  # what is where, as `generate --json` tells it
+    seconds: dict[str, float]  # of each part
+
+
+def paint(call: Call, ask: "Callable[[Asked], Sequence[Image]]") -> Painted:
+    """Loads the model, asks it, and writes the pictures and, if wanted, a sheet of them."""
     from unclip.cli.generate import Clock
     from unclip.cli.progress import StageProgress
     from unclip.errors import RequestError
@@ -70,10 +97,19 @@ def paint(
         raise RequestError(f"{model.name} is a GLIDE, which has no z: this task asks an unCLIP")
     seconds = {"load": clock.lap()}
     with StageProgress() as progress:
-        images = ask(Asked(model, {"size": call.size, "options": options, "progress": progress}))
+        images = ask(Asked(model, {"options": options, "progress": progress}))
     clock.lap()
-    written = write(images, folder, sheet=sheet)
-    return written, images, seconds | progress.seconds | {"save": clock.lap()}
+    written = write(images, folder, sheet=call.sheet)
+    return Painted(images, written, seconds | progress.seconds | {"save": clock.lap()})
+
+
+def tell(call: Call, painted: Painted, *, more: Sequence[str] = ()) -> None:
+    """Prints the path of each picture and `more` lines, or all of it as one JSON object."""
+    from unclip.cli.generate import tell
+
+    tell(painted.written, painted.seconds, as_json=call.as_json)
+    for line in () if call.as_json else more:
+        print(line)
 
 
 def write(images: "Sequence[Image]", folder: Path, *, sheet: bool) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """`unclip info`: how a picture was made, of what, and the command that makes it again."""
 
+import importlib
 import shlex
 from pathlib import Path
 from typing import Any
@@ -8,13 +9,10 @@ import typer
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None)
 
-VERBS = {"text_diff": "text-diff", "image_to_image": "img2img"}  # where they are not called as their task
-FLAGS = {"dims": "--dims", "milliseconds": "--milliseconds", "noise": "--noise", "frames": "--frames"}
-FLAGS |= {name: f"--{name}" for name in ("old", "new", "theta", "strength", "eta", "seed", "size", "model", "candidates")}
-FLAGS |= {name: f"--{name}" for name in ("steps", "guidance", "sampler")}
-FLAGS |= {
-    name: f"--{name.replace('_', '-')}" for name in ("prior_steps", "prior_guidance", "prior_sampler", "upsampler_steps")
-}
+CALLED = {"text_diff": "text-diff", "image_to_image": "img2img"}  # the verbs that are not called as their task
+SERIES = {"variations", "image_to_image", "inpaint"}  # that make several pictures unless told
+PICTURE, MASK, FOLDER = "PICTURE", "MASK", "FOLDER"  # for what no settings name
+UNSAID = {"task", "parents", "frame"}  # what a command says otherwise than by an option
 
 
 @app.command()
@@ -30,12 +28,12 @@ def info(
     from unclip.images import read_settings
 
     settings = read_settings(picture)
-    again = command(settings)
+    again, remarks = command(settings), left_open(settings)
     if as_json:
-        print_json({"settings": settings, "command": again})
+        print_json({"settings": settings, "command": again, "left_open": remarks})
         return
     rows = [(name, str(value)) for name, value in settings.items() if name != "parents"]
-    print("\n".join([columns(rows), *_ancestors(settings), "", again]))
+    print("\n".join([columns(rows), *_ancestors(settings), "", again, *(f"# {remark}" for remark in remarks)]))
 
 
 def command(settings: dict[str, Any]) -> str:
@@ -43,16 +41,57 @@ def command(settings: dict[str, Any]) -> str:
 
     A picture of a series that goes together, as the frames of an interpolation, is made with all of it.
     """
-    task = settings.get("task", "generate")
-    words = ["unclip", VERBS.get(task, task)]
-    if task in ("generate", "image_to_image") and "prompt" in settings:
-        words += [settings["prompt"]] if task == "generate" else ["--prompt", settings["prompt"]]
-    words += [given.get("file") or given.get("prompt", "PICTURE") for given in settings.get("parents", [])]
-    words += ["--among", "FOLDER"] if task == "probe" else []
-    words += ["-n", "1"] if task in ("variations", "image_to_image") else []
-    words += ["--webp"] if "milliseconds" in settings else []
-    words += [word for name, flag in FLAGS.items() if name in settings for word in (flag, str(settings[name]))]
-    return shlex.join(words)
+    verb, (given, said) = _verb(settings), _said(settings)
+    flags = _flags(verb)
+    named = [(flags[name], value) for name, value in said.items() if name in flags]
+    words = [word for flag, value in named for word in ([flag] if value is True else [flag, str(value)])]
+    dashed = any(word.startswith("-") for word in given)  # what would be read as an option
+    return shlex.join(["unclip", verb, *([*words, "--", *given] if dashed else [*given, *words])])
+
+
+def left_open(settings: dict[str, Any]) -> list[str]:
+    """What somebody has to know who runs the command: what stands in capitals in it, and what no option of it says."""
+    verb, (given, said) = _verb(settings), _said(settings)
+    flags = _flags(verb)
+    remarks = [] if flags else [f"there is no verb {verb} here"]
+    remarks += ["FOLDER: the pictures that gave the components"] if said.get("among") == FOLDER else []
+    remarks += [
+        f"{name}: a picture that came from no file" for name in (PICTURE, MASK) if name in (*given, said.get("repaint"))
+    ]
+    return remarks + [f"no option says {name} {value}" for name, value in said.items() if name not in {*flags, *UNSAID}]
+
+
+def _verb(settings: dict[str, Any]) -> str:
+    task: str = settings.get("task", "generate")
+    return CALLED.get(task, task)
+
+
+def _said(settings: dict[str, Any]) -> tuple[list[str], dict[str, Any]]:
+    """The arguments of the command, and what its options say, by their names."""
+    task, parents = settings.get("task", "generate"), settings.get("parents", [])
+    given = [parent.get("file") or parent.get("prompt", PICTURE) for parent in parents]
+    said = {name: value for name, value in settings.items() if value is not None}
+    if task == "generate":
+        given = [said.pop("prompt", "")]
+    if task == "probe":
+        said["among"] = FOLDER
+    if task == "inpaint" and len(given) > 1:
+        given, said["repaint"] = given[:1], parents[1].get("file", MASK)
+    if task in SERIES:
+        said["n"] = 1
+    if "milliseconds" in said:
+        said["webp"] = True
+    return given, said
+
+
+def _flags(verb: str) -> dict[str, str]:
+    """The flag of each option of a verb; none of a verb that is not there."""
+    from unclip.cli import VERBS
+
+    if verb not in VERBS:
+        return {}
+    options = typer.main.get_command(importlib.import_module(VERBS[verb][0]).app).params
+    return {option.name: option.opts[0] for option in options if option.name and option.opts[0].startswith("-")}
 
 
 def _ancestors(settings: dict[str, Any], depth: int = 1) -> list[str]:

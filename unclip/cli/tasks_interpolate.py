@@ -13,46 +13,38 @@ app = typer.Typer(add_completion=False, rich_markup_mode=None)
 
 
 @app.command()
+@tasks.verb
 def interpolate(
+    call: tasks.Call,
     ends: list[str] = typer.Argument(help="Two or more pictures or prompts."),
     frames: int = typer.Option(9, "--frames", help="Pictures on the whole way, the ends among them."),
     noise: Noise = typer.Option("slerp", "--noise", help="slerp: the ends' own, so that pictures come back; fixed: one."),
     webp: bool = typer.Option(False, "--webp", help="Also write frames.webp, an animation."),
     milliseconds: int = typer.Option(150, "--milliseconds", min=1, help="Of each frame of the animation."),
     seed: tasks.OneSeed = 0,
-    out: tasks.Out = tasks.OUT,
     size: tasks.Size = None,
-    model: tasks.Model = "icons",
-    steps: tasks.Steps = None,
-    guidance: tasks.Guidance = None,
-    device: tasks.Device = "auto",
-    offload: tasks.Offload = False,
-    sheet: tasks.Grid = False,
-    as_json: tasks.AsJson = False,
 ) -> None:
     """Paint what lies between pictures or prompts, and print the path of each frame.
 
     Example: unclip interpolate cat.png "a flat icon of a cactus" --frames 9 --webp -o out/
     """
-    from unclip.cli.generate import tell
     from unclip.images import read_picture, save_webp
     from unclip.tasks import interpolate
 
     given = [read_picture(end) if _is_picture(end) else end for end in ends]
 
     def ask(asked: tasks.Asked):
-        return interpolate(asked.model, given, frames=frames, noise=noise, seed=seed, **asked.alike)
+        return interpolate(asked.model, given, frames=frames, noise=noise, seed=seed, size=size, **asked.alike)
 
-    call = tasks.Call(out, model, device, offload, size, steps, guidance)
-    written, images, seconds = tasks.paint(call, ask, sheet=sheet)
-    if webp:
-        path = out / "frames.webp"
-        whole = {name: value for name, value in written["settings"][0].items() if name != "frame"}
-        save_webp(images, path, {**whole, "milliseconds": milliseconds}, milliseconds=milliseconds)
-        written["webp"] = str(path)
-    tell(written, seconds, as_json=as_json)
-    if webp and not as_json:
-        print(written["webp"])
+    painted = tasks.paint(call, ask)
+    if not webp:
+        tasks.tell(call, painted)
+        return
+    path = call.out / "frames.webp"
+    whole = {name: value for name, value in painted.written["settings"][0].items() if name != "frame"}
+    save_webp(painted.images, path, {**whole, "milliseconds": milliseconds}, milliseconds=milliseconds)
+    painted.written["webp"] = str(path)
+    tasks.tell(call, painted, more=[str(path)])
 
 
 def _is_picture(end: str) -> bool:

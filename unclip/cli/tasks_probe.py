@@ -10,26 +10,19 @@ app = typer.Typer(add_completion=False, rich_markup_mode=None)
 
 
 @app.command()
+@tasks.verb
 def probe(
+    call: tasks.Call,
     picture: tasks.Picture,
     among: Path = typer.Option(..., "--among", help="A folder of pictures, of which z's components are taken."),
     dims: list[str] = typer.Option([], "--dims", help="How many components; several with commas. By default the paper's."),
     seed: tasks.OneSeed = 0,
-    out: tasks.Out = tasks.OUT,
     size: tasks.Size = None,
-    model: tasks.Model = "icons",
-    steps: tasks.Steps = None,
-    guidance: tasks.Guidance = None,
-    device: tasks.Device = "auto",
-    offload: tasks.Offload = False,
-    sheet: tasks.Grid = False,
-    as_json: tasks.AsJson = False,
 ) -> None:
     """Paint a picture from ever more principal components of its z, and print the path of each.
 
     Example: unclip probe cat.png --among pictures/ --dims 5,10,20,40,80 -o out/
     """
-    from unclip.cli.generate import tell
     from unclip.errors import RequestError
     from unclip.images import read_picture
     from unclip.tasks import probe
@@ -43,8 +36,6 @@ def probe(
 
     def ask(asked: tasks.Asked):
         wanted = [int(count) for count in counts] or None
-        return probe(asked.model, image, others, dims=wanted, seed=seed, **asked.alike)
+        return probe(asked.model, image, others, dims=wanted, seed=seed, size=size, **asked.alike)
 
-    call = tasks.Call(out, model, device, offload, size, steps, guidance)
-    written, _, seconds = tasks.paint(call, ask, sheet=sheet)
-    tell(written, seconds, as_json=as_json)
+    tasks.tell(call, tasks.paint(call, ask))

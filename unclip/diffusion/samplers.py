@@ -15,6 +15,7 @@ alpha_bar = 1, whose result is the last predicted x_0. The state is fp32; noise 
 import math
 from collections.abc import Callable, Generator
 from functools import wraps
+from itertools import pairwise
 from typing import Concatenate, Literal, NamedTuple, ParamSpec
 
 import torch
@@ -163,6 +164,58 @@ def dpm_solver_pp_2m(schedule: Schedule, x: Tensor) -> Asking:
         before = answer.x0
     answer = yield x, int(schedule.timesteps[0])
     return answer.x0
+
+
+def repaint(
+    schedule: Schedule,
+    x: Tensor,
+    known: Tensor,
+    mask: Tensor,
+    *,
+    rng: Rng,
+    variance: Literal["small", "large", "learned"] = "small",
+    resamplings: int = 10,
+    jump: int = 10,
+) -> Sampler:
+    """RePaint (2201.09865 algorithm 1 and appendix B): ancestral sampling that keeps x_0 = `known` where `mask` is 1.
+
+    After each step the known part is the picture's own, noised afresh. What is painted has then not heard of it, so the
+    process goes `jump` steps back up and down again, `resamplings` times in all, before it goes on: the two come to agree.
+    `known` is (B, C, ...), `mask` (B, 1, ...); the paper takes 250 steps and 10 for both. It asks about `resamplings` times
+    as often as the schedule has steps.
+    """
+    walk = _up_and_down(len(schedule), jump, resamplings)
+    asked = sum(after < before for before, after in pairwise(walk))
+    return Sampler(asked, _repaint(schedule, x.float(), known, mask, walk, rng, variance))
+
+
+def _up_and_down(top: int, jump: int, resamplings: int) -> list[int]:
+    """The levels of noise that are visited: `top` is the schedule's noisiest position, 1 its cleanest, 0 the picture."""
+    again = dict.fromkeys(range(1, top - jump + 1, jump), resamplings - 1)
+    walk = [top]
+    while walk[-1] > 0:
+        level = walk[-1] - 1
+        walk.append(level)
+        if again.get(level, 0) > 0:
+            again[level] -= 1
+            walk += range(level + 1, level + jump + 1)
+    return walk
+
+
+def _repaint(schedule: Schedule, x: Tensor, known: Tensor, mask: Tensor, walk: list[int], rng: Rng, variance: str) -> Asking:
+    for level, after in pairwise(walk):
+        if after > level:
+            beta = float(schedule.betas[level])
+            x = math.sqrt(1 - beta) * x + math.sqrt(beta) * rng.normal(x.shape[1:])
+            continue
+        i = level - 1
+        answer = yield x, int(schedule.timesteps[i])
+        x, kept = posterior_mean(schedule, answer.x0, x, i), known
+        if i > 0:
+            x = x + _std(schedule, variance, answer, i) * rng.normal(x.shape[1:])
+            kept = float(schedule.signal[i - 1]) * known + float(schedule.noise[i - 1]) * rng.normal(x.shape[1:])
+        x = torch.lerp(x, kept, mask)
+    return x
 
 
 @_one_question_a_step

@@ -104,6 +104,10 @@ class Text(NamedTuple):
     def to(self, device: torch.device | str, dtype: torch.dtype | None = None) -> "Text":
         return Text(self.pooled.to(device, dtype), self.states.to(device, dtype), self.mask.to(device))
 
+    def rows(self, count: int) -> "Text":
+        """For so many captions, from one."""
+        return Text(*(part.expand(count, *part.shape[1:]) for part in self))
+
     def select(self, index: Tensor | slice) -> "Text":
         return Text(self.pooled[index], self.states[index], self.mask[index])
 

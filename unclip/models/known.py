@@ -7,7 +7,10 @@ for known; the masks that people give say white for "repaint", and are turned ro
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
+
+from unclip.images import resize
 
 CHANNELS = 4  # beside x_t: the picture's three and the mask
 
@@ -20,6 +23,23 @@ class Known(NamedTuple):
 
     def to(self, device: torch.device) -> "Known":
         return Known(self.image.to(device), self.mask.to(device))
+
+    def rows(self, count: int) -> "Known":
+        """For `count` pictures, from one or as many."""
+        return Known(*(part.expand(count, *part.shape[1:]) for part in self))
+
+    def at(self, side: int) -> "Known":
+        """The square picture at another side; what is not known has no influence on it.
+
+        A pixel is known there if all is known that it covers. Its colour is the resized one over the weights of what is
+        known, so that nothing shines through from the hole.
+        """
+        if side == self.image.shape[-1]:
+            return self
+        weight = resize(self.mask, side, clamped=False)
+        image = resize(self.image * self.mask, side, clamped=False) / weight.clamp(min=0.1)
+        mask = 1 - F.adaptive_max_pool2d(1 - self.mask, side)
+        return Known(image.clamp(-1, 1) * mask, mask)
 
     def select(self, rows: slice) -> "Known":
         return Known(self.image[rows], self.mask[rows])
