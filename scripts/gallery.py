@@ -14,14 +14,18 @@ from typing import Any, NamedTuple
 from PIL import Image
 from torch import Tensor
 
-from unclip import tasks
+from unclip import inpainting, tasks
 from unclip.cli.console import guarded, note
+from unclip.data.icons.captions import STYLE_PHRASES
 from unclip.evaluate.suite import icons_suite
 from unclip.images import grid, make_folder, save_png, save_webp
 from unclip.pipeline import UnCLIP, load
 
 ALIKE: dict[str, Any] = {"size": 64}
 SEED = 7
+MILLISECONDS = 150  # a frame of the animation
+STYLES = sorted(STYLE_PHRASES)
+LETTERING = ("a stop sign", "a 1st place medal")  # what of the icons carries letters
 AMONG = 300  # training drawings whose z give the components of `probe`
 
 Cell = tuple[Image.Image, str]
@@ -65,6 +69,51 @@ def interpolate(given: Given) -> list[Row]:
     return [[(image, f"{i} of 6") for i, image in enumerate(way)] for way in made]
 
 
+def mixes(given: Given) -> list[Row]:
+    """Two drawings that keep their thing and change their style, two that take on lettering."""
+    ways: list[list[Image.Image | str]] = []
+    for i, (picture, words) in enumerate(given.pictures):
+        own = next(style for style, phrases in STYLE_PHRASES.items() if words.startswith(phrases[0]))
+        if i < 2:
+            other = STYLES[(STYLES.index(own) + 1) % len(STYLES)]
+            ways.append([picture, STYLE_PHRASES[other][0] + words.removeprefix(STYLE_PHRASES[own][0])])
+        else:
+            ways.append([picture, f"{STYLE_PHRASES[own][0]} {LETTERING[i % len(LETTERING)]}"])
+    made = [tasks.interpolate(given.model, ends, frames=7, seed=SEED, **ALIKE) for ends in ways]
+    told = [["the drawing", *[""] * 5, str(ends[1])] for ends in ways]
+    return [list(zip(way, words, strict=True)) for way, words in zip(made, told, strict=True)]
+
+
+def inpaint(given: Given) -> list[Row]:
+    """The right half of a drawing, then its middle, as the decoder learnt it and by RePaint."""
+
+    def row(picture: Image.Image, words: str, box: tuple[int, int, int, int]) -> Row:
+        mask = Image.new("L", picture.size)
+        mask.paste(255, box)
+        holed = Image.composite(Image.new("RGB", picture.size, (160, 160, 160)), picture, mask)
+        cells: Row = [(holed, "the hole")]
+        for method in ("trained", "repaint"):
+            made = inpainting.inpaint(given.model, picture, mask, words, n=2, seed=SEED, method=method)
+            cells += [(image, method) for image in made]
+        return cells
+
+    boxes = ((32, 0, 64, 64), (16, 16, 48, 48), (0, 32, 64, 64), (32, 0, 64, 64))
+    return [[real, *row(*real, box)] for real, box in zip(given.pictures, boxes, strict=True)]
+
+
+def outpaint(given: Given) -> list[Row]:
+    """To one side, where the prompt says what is there, and all round."""
+
+    def row(picture: Image.Image, words: str) -> Row:
+        prompt = f"{words} to the left of a cactus"
+        made = inpainting.outpaint(given.model, picture, prompt, right=40, n=2, seed=SEED)
+        around = {"left": 24, "right": 24, "top": 24, "bottom": 24}
+        round_it = inpainting.outpaint(given.model, picture, f"{words} on a blue background", seed=SEED, **around)
+        return [*((image, "... to the left of a cactus") for image in made), (round_it[0], "... on a blue background")]
+
+    return [[real, *row(*real)] for real in given.pictures]
+
+
 def text_diff(given: Given) -> list[Row]:
     def row(picture: Image.Image, words: str) -> Row:
         made = tasks.text_diff(given.model, picture, words, f"{words} on a blue background", **ALIKE)
@@ -95,9 +144,12 @@ SHEETS: tuple[Callable[[Given], list[Row]], ...] = (
     reconstruct,
     variations,
     interpolate,
+    mixes,
     text_diff,
     image_to_image,
     probe,
+    inpaint,
+    outpaint,
 )
 
 
@@ -114,7 +166,9 @@ def draw(data: Path, out: Path, model: str) -> None:
         note(f"wrote {path}")
         if sheet is interpolate:
             frames = [image for image, _ in rows[0]]
-            save_webp([*frames, *frames[-2:0:-1]], folder / "interpolate.webp", frames[0].info["unclip"])
+            settings = {**frames[0].info["unclip"], "milliseconds": MILLISECONDS}
+            del settings["frame"]
+            save_webp([*frames, *frames[-2:0:-1]], folder / "interpolate.webp", settings, milliseconds=MILLISECONDS)
 
 
 def main() -> None:

@@ -250,6 +250,19 @@ def test_a_part_of_some_pictures_is_known_as_often_as_asked(inpainting_task):
     assert torch.equal(recorder.asked[-1][-1].image, truth)
 
 
+def test_z_is_noised_more_where_a_part_is_known(inpainting_task):
+    inpainting_task.data = inpainting_task.data.model_copy(update={"inpaint_z_noise": 2.0})
+    recorder = inpainting_task.module = Recorder(DECODERS["micro"])
+    recorder.null_z = torch.zeros(32)
+    batch = inpainting_task.batch(range(48))
+    for seed in range(10):
+        inpainting_task.loss(batch, torch.Generator().manual_seed(seed))
+    moved = torch.cat([(z - batch["z"].float()).norm(dim=1) for _, _, z, *_ in recorder.asked])
+    shown = torch.cat([known.mask.amax((1, 2, 3)) > 0 for *_, known in recorder.asked])
+    assert not moved[~shown].any()
+    assert moved[shown].mean() > 0
+
+
 def test_inpainting_has_a_figure_of_its_own_and_wants_a_decoder_that_can(inpainting_task, decoder_task, pool):
     with torch.no_grad():
         figures = inpainting_task.evaluate(scrambled(inpainting_task.module, 0))

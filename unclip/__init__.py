@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from unclip.errors import ConfigError, DataError, RequestError, UnclipError, WeightsError
 
 if TYPE_CHECKING:
-    from unclip import tasks
+    from unclip import inpainting, tasks
     from unclip.glide import GLIDE
     from unclip.pipeline import UnCLIP, load
     from unclip.request import Options
@@ -30,14 +30,15 @@ __all__ = [
     "UnCLIP",
     "UnclipError",
     "WeightsError",
+    "inpainting",
     "load",
     "tasks",
 ]
 
 
 def __getattr__(name: str) -> Any:
-    if name == "tasks":
-        return importlib.import_module("unclip.tasks")
+    if name in ("tasks", "inpainting"):
+        return importlib.import_module(f"unclip.{name}")
     if name not in _LATER:
         raise AttributeError(f"module 'unclip' has no attribute {name!r}")
     return getattr(importlib.import_module(_LATER[name]), name)

@@ -37,6 +37,7 @@ class DecoderData(Config):
     drop_text: float = Field(default=0.5, ge=0, le=1)
     z_noise: float = Field(default=0.0, ge=0)  # the most noise that z gets, in standard deviations of each of its numbers
     inpaint: float = Field(default=0.0, ge=0, le=1)  # the share of samples of which a part is known
+    inpaint_z_noise: float = Field(default=0.0, ge=0)  # the most noise that their z gets besides
     layout_steps: int = Field(default=4000, ge=0)  # for which the layout, if there is one, is trained when a run begins
 
 
@@ -118,10 +119,11 @@ class DecoderObjective:
         # Two independent coins per sample (section 2.1): .45 both kept, .45 z only, .05 caption only, .05 neither.
         drop_z = torch.rand(count, generator=generator, device=device) < self.data.drop_z
         drop_text = torch.rand(count, generator=generator, device=device) < self.data.drop_text
-        z = self._blur(batch["z"].float(), generator)
+        known = self._known(x0, generator)
+        z = self._blur(batch["z"].float(), generator, known)
         text = _drop(Text(batch["pooled"], batch["states"].float(), batch["mask"]), self._null(device), drop_text)
         x_t = q_sample(self.schedule, x0, t, noise).contiguous(memory_format=torch.channels_last)
-        output = self.module(x_t, t, z, text, drop_z, self._known(x0, generator))
+        output = self.module(x_t, t, z, text, drop_z, known)
         losses = training_losses(self.diffusion, self.schedule, output, x0, x_t, noise, t)
         noisy = t >= len(self.schedule) // 2
         return losses.mean(), {
@@ -174,17 +176,21 @@ class DecoderObjective:
             figures["holes"] = float(error.mean() / (1 - mask).mean())
         return figures
 
-    def _blur(self, z: Tensor, generator: torch.Generator) -> Tensor:
+    def _blur(self, z: Tensor, generator: torch.Generator, known: Known | None = None) -> Tensor:
         """z with up to `data.z_noise` standard deviations of noise, uniformly much (conditioning augmentation, 2106.15282).
 
         A prior's z is never quite the picture's, and a decoder that has only seen true ones believes every bit of it, also
-        where the caption knows better.
+        where the caption knows better. Nor does it look at the part that is known, as long as a true z says it all: those
+        samples get `data.inpaint_z_noise` more.
         """
-        if not self.data.z_noise:
+        most = self.data.z_noise
+        if known is not None:
+            most = most + self.data.inpaint_z_noise * known.mask.amax((1, 2, 3))[:, None]
+        elif not most:
             return z
         share = torch.rand(len(z), 1, generator=generator, device=z.device)
         noise = torch.randn(z.shape, generator=generator, device=z.device)
-        return z + self.data.z_noise * share * noise * self._z_std.to(z.device)
+        return z + most * share * noise * self._z_std.to(z.device)
 
     def _null(self, device: torch.device) -> Text:
         return self.embedded.text(torch.tensor([NULL_ROW])).to(device)
