@@ -107,8 +107,8 @@ def outpaint(given: Given) -> list[Row]:
     def row(picture: Image.Image, words: str) -> Row:
         prompt = f"{words} to the left of a cactus"
         made = inpainting.outpaint(given.model, picture, prompt, right=40, n=2, seed=SEED)
-        around = {"left": 24, "right": 24, "top": 24, "bottom": 24}
-        round_it = inpainting.outpaint(given.model, picture, f"{words} on a blue background", seed=SEED, **around)
+        words = f"{words} on a blue background"
+        round_it = inpainting.outpaint(given.model, picture, words, left=24, right=24, top=24, bottom=24, seed=SEED)
         return [*((image, "... to the left of a cactus") for image in made), (round_it[0], "... on a blue background")]
 
     return [[real, *row(*real)] for real in given.pictures]

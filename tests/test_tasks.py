@@ -114,7 +114,7 @@ def test_interpolation_begins_and_ends_with_the_pictures(painter, red, blue):
     assert apart(way[-1], ends[1]) < 0.1
     assert len(set(pixels(way))) == 5
     z = painter.embed([red, blue])
-    fixed = tasks.interpolate(painter, [red, blue], frames=3, noise="fixed", pace="even", seed=4, size=SIDE)
+    fixed = tasks.interpolate(painter, [red, blue], frames=3, noise="fixed", seed=4, size=SIDE)
     halfway = tasks.slerp(z[0], z[1], 0.5)[None]
     assert pixels(fixed[1:2]) == pixels(painter.paint(halfway, [4], size=SIDE))
 
@@ -139,17 +139,14 @@ def test_frames_are_chosen_where_clip_sees_even_steps_and_none_back():
 
 def test_the_pace_that_is_seen_takes_frames_of_the_way_that_z_goes(painter, red, blue):
     stages = []
-    given = {"noise": "fixed", "seed": 4, "size": SIDE}
+    given = {"noise": "fixed", "pace": "seen", "seed": 4, "size": SIDE}
     way = tasks.interpolate(painter, [red, blue], frames=4, progress=lambda stage, step: stages.append(stage), **given)
     assert list(dict.fromkeys(stages)) == ["pace", "decoder"]
-    z, fine = painter.embed([red, blue]), tasks.fine_places(2, 4)
+    z, fine = torch.cat([painter.embed(red), painter.embed(blue)]), tasks.fine_places(2, 4)
     looked = painter.paint(tasks.along(z, fine), [4] * len(fine), size=SIDE)
     places = tasks.paced(fine, painter.embed(looked), z, 4)
     assert pixels(way) == [looked[fine.index(place)].tobytes() for place in places]
-    assert "pace" not in way[0].info["unclip"]
-    asked = tasks.interpolate(painter, [red, blue], frames=4, pace="seen", **given)
-    assert pixels(asked) == pixels(way)
-    assert asked[0].info["unclip"]["pace"] == "seen"
+    assert way[0].info["unclip"]["pace"] == "seen"
 
 
 def test_pictures_and_prompts_meet(painter, red):
@@ -177,6 +174,17 @@ def test_text_diff_turns_z_to_the_new_words_and_no_other_way(painter, red):
     assert apart(moved[2], moved[0]) > apart(moved[1], moved[0]) > 0
     assert list(dict.fromkeys(asked)) == ["inversion", "decoder"]
     assert moved[1].info["unclip"]["theta"] == 0.2
+
+
+def test_the_further_text_diff_goes_the_more_it_is_guided(painter, red):
+    words, given = ("a red disc", "a blue disc"), {"size": SIDE, "options": FEW}
+    assert [tasks.pushed(FEW, theta).guidance for theta in (0, 0.25, 0.5)] == [1, 3, 5]
+    assert tasks.pushed(Options(guidance=2.0), 0.25).guidance == 2
+    (own,) = tasks.text_diff(painter, red, *words, thetas=(0.25,), **given)
+    (same,) = tasks.text_diff(painter, red, *words, thetas=(0.25,), size=SIDE, options=Options(steps=12, guidance=3.0))
+    (none,) = tasks.text_diff(painter, red, *words, thetas=(0.25,), size=SIDE, options=Options(steps=12, guidance=1.0))
+    assert pixels([own]) == pixels([same]) != pixels([none])
+    assert "guidance" not in own.info["unclip"]
 
 
 def test_strength_says_how_far_a_picture_is_noised(painter, red):
@@ -255,7 +263,7 @@ BAD = {
     "letters": (lambda m, a, b: tasks.interpolate(m, "ab"), "two or more"),
     "frames": (lambda m, a, b: tasks.interpolate(m, [a, b], frames=1), "frames = 1: expected at least 2"),
     "noise": (lambda m, a, b: tasks.interpolate(m, [a, b], noise="loud"), "noise = 'loud'"),
-    "pace": (lambda m, a, b: tasks.interpolate(m, [a, b], pace="fast"), "pace = 'fast': expected seen or even"),
+    "pace": (lambda m, a, b: tasks.interpolate(m, [a, b], pace="fast"), "pace = 'fast': expected even or seen"),
     "same ends": (lambda m, a, b: tasks.interpolate(m, [b, a, a]), "ends 2 and 3 are the same to tiny"),
     "tiny": (lambda m, a, b: tasks.invert(m, Image.new("RGB", (1, 1))), "1 x 1 px: expected 8 to"),
 }

@@ -35,6 +35,7 @@ from unclip.request import AS_SAVED, Options, Progress, jobs, named, pick_size, 
 from unclip.rng import Rng
 
 THETAS = (0.1, 0.25, 0.4)
+PUSH = 8.0  # by how much a whole theta raises the guidance of text_diff, see `pushed`
 FURTHEST = 0.5  # theta of text_diff; the paper goes to between 0.25 and 0.5
 GLANCES = 4  # pictures painted for each frame of an interpolation, to choose the frames from
 GOES_BACK = 10.0  # what a step that goes back costs in the choice, in legs: more than any unevenness
@@ -117,7 +118,7 @@ def interpolate(
     *,
     frames: int = 9,
     noise: Literal["slerp", "fixed"] = "slerp",
-    pace: Literal["seen", "even"] | None = None,
+    pace: Literal["even", "seen"] = "even",
     seed: int = 0,
     size: int | None = None,
     options: Options = AS_SAVED,
@@ -128,9 +129,9 @@ def interpolate(
     Ends are pictures, whose z CLIP gives, and prompts, whose z the prior gives. `noise`: "slerp" takes x_T along, from each
     picture's own, so that pictures at the ends come back, and drawn for each prompt; "fixed" draws one x_T for all frames.
 
-    `pace`: "even" takes even steps of z. What is painted follows z in leaps, and at times back; "seen" paints four times
-    as many pictures at the decoder's side and takes as frames those in which CLIP sees even steps from each end towards the
-    next, none of them back where that can be. None: "seen", where the model sees.
+    `pace`: "even" takes even steps of z, which the painted picture follows in leaps, and at times back. "seen" paints four
+    times as many at the decoder's side besides, and takes as frames those in which CLIP sees even steps from end to end,
+    none of them back where that can be.
     """
     _check_way(ends, frames, noise, pace)
     size = pick_size(model.name, model.sizes, size)
@@ -156,7 +157,7 @@ def interpolate(
         x_T = None if starts is None else along(starts, places)
         return model.paint(along(z, places), [seed] * len(places), x_T=x_T, size=size, options=how, progress=progress)
 
-    if pace == "seen" or (pace is None and model.clip.cfg.vision is not None):
+    if pace == "seen":
         told = None if progress is None else lambda _, step: progress("pace", step)
         fine = fine_places(len(ends), frames)
         places = paced(fine, model.embed(paint(fine, model.sizes[0], told)), z, frames)
@@ -179,7 +180,7 @@ def text_diff(
     """The image moved from what `old` says towards what `new` says, one for each theta from 0 to 0.5 (section 3.3).
 
     z turns by theta of the angle to norm(z_text(new) - z_text(old)) and x_T stays. `old` describes the image as it is, or is
-    empty. More guidance than none makes the change stronger, and the rest less faithful.
+    empty. Unless `options` say how much, guidance grows with theta: see `pushed`.
     """
     for theta in thetas:
         _check_range("theta", theta, 0, FURTHEST)
@@ -190,9 +191,10 @@ def text_diff(
     z, x_T = invert(model, image, options=options, progress=progress)
     direction = z.norm() * F.normalize(both[1] - both[0], dim=0)
     moved = torch.stack([slerp(z[0], direction, theta) for theta in thetas])
-    x_T = x_T.expand(len(thetas), *x_T.shape[1:])
-    how = retracing(options)
-    pictures = model.paint(moved, [0] * len(thetas), x_T=x_T, size=size, options=how, progress=progress)
+    pictures = []
+    for place, theta in zip(moved, thetas, strict=True):
+        how = pushed(options, theta)
+        pictures += model.paint(place[None], [0], x_T=x_T, size=size, options=how, progress=progress)
     each = [{"old": old, "new": new, "theta": theta, "size": size} for theta in thetas]
     return tell(model.name, "text_diff", pictures, each, options, [parent(image)])
 
@@ -252,6 +254,15 @@ def probe(
     pictures = model.paint(parts, [seed] * len(dims), size=size, options=options, progress=progress)
     each = [{"seed": seed, "dims": count, "among": len(among), "size": size} for count in dims]
     return tell(model.name, "probe", pictures, each, options, [parent(image)])
+
+
+def pushed(options: Options, theta: float) -> Options:
+    """`options` for text_diff at theta: retracing, with guidance 1 + 8 theta unless they say how much.
+
+    At 0 that is none, so the image comes back. Beyond, the decoder alone follows a small turn of z too faintly, while as
+    much guidance at every theta would change the image where z has not moved. The paper does not say what it guides by.
+    """
+    return retracing(options if options.guidance is not None else options.model_copy(update={"guidance": 1 + PUSH * theta}))
 
 
 def slerp(a: Tensor, b: Tensor, theta: float) -> Tensor:
@@ -336,15 +347,15 @@ def _with(options: Options, *, eta: float) -> Options:
     return options.model_copy(update={"eta": eta})
 
 
-def _check_way(ends: Sequence[Image.Image | str], frames: int, noise: str, pace: str | None) -> None:
+def _check_way(ends: Sequence[Image.Image | str], frames: int, noise: str, pace: str) -> None:
     if isinstance(ends, str) or len(ends) < 2:
         raise RequestError("one end: give two or more pictures or prompts to go between")
     if frames < 2:
         raise RequestError(f"frames = {frames}: expected at least 2, the ends")
     if noise not in ("slerp", "fixed"):
         raise RequestError(f"noise = {noise!r}: expected slerp or fixed")
-    if pace not in (None, "seen", "even"):
-        raise RequestError(f"pace = {pace!r}: expected seen or even")
+    if pace not in ("even", "seen"):
+        raise RequestError(f"pace = {pace!r}: expected even or seen")
 
 
 def _check_range(name: str, value: float, low: float, high: float, *, above: bool = False) -> None:

@@ -8,6 +8,7 @@ import typer
 from unclip.cli import tasks
 
 Noise = Literal["slerp", "fixed"]
+Pace = Literal["even", "seen"]
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None)
 
@@ -19,6 +20,7 @@ def interpolate(
     ends: list[str] = typer.Argument(help="Two or more pictures or prompts."),
     frames: int = typer.Option(9, "--frames", help="Pictures on the whole way, the ends among them."),
     noise: Noise = typer.Option("slerp", "--noise", help="slerp: the ends' own, so that pictures come back; fixed: one."),
+    pace: Pace = typer.Option("even", "--pace", help="Even steps of z, or, four times the work, of what CLIP sees."),
     webp: bool = typer.Option(False, "--webp", help="Also write frames.webp, an animation."),
     milliseconds: int = typer.Option(150, "--milliseconds", min=1, help="Of each frame of the animation."),
     seed: tasks.OneSeed = 0,
@@ -34,7 +36,8 @@ def interpolate(
     given = [read_picture(end) if _is_picture(end) else end for end in ends]
 
     def ask(asked: tasks.Asked):
-        return interpolate(asked.model, given, frames=frames, noise=noise, seed=seed, size=size, **asked.alike)
+        how = {"frames": frames, "noise": noise, "pace": pace, "seed": seed, "size": size}
+        return interpolate(asked.model, given, **how, **asked.alike)
 
     painted = tasks.paint(call, ask)
     if not webp:
