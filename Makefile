@@ -8,7 +8,7 @@ OUT ?= out
 PROFILE ?= cpu
 NICE ?= 0
 
-.PHONY: help venv demo test check bench bench-karlo icons gpu-pack
+.PHONY: help venv demo test test-page check bench bench-karlo icons gpu-pack
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -28,6 +28,9 @@ demo: venv ## four pictures by the shipped model, in out/demo
 
 test: venv ## the whole test suite
 	$(BIN)/python -m pytest
+
+test-page: venv ## the page in a real Chromium, which has to be there, as npm has
+	$(BIN)/python -m pytest tests/page
 
 check: venv ## lint, formatting, types
 	$(BIN)/ruff check

@@ -17,7 +17,7 @@ import { ago, fullDate, stateWords, TASKS, titleOf } from "./words.js";
 
 function tile(index, count, title, open) {
   const element = el("div.tile", { "data-state": "waiting" });
-  const grown = growing();
+  let grown = null; // only where there is something to grow: a history of finished jobs draws no noise
   let shown = null;
 
   function show(image) {
@@ -25,7 +25,7 @@ function tile(index, count, title, open) {
     const drawn = picture(image, { lazy: element.dataset.state === "waiting" });
     const name = count > 1 ? `Open picture ${index + 1} of ${count}: ${title}` : `Open the picture: ${title}`;
     const opener = el("button.tile-open", { type: "button", "aria-label": name, "data-image": image, onclick: () => open(image) }, drawn);
-    drawn.addEventListener("load", () => ((element.dataset.state = "done"), grown.element.remove()), { once: true });
+    drawn.addEventListener("load", () => ((element.dataset.state = "done"), grown?.element.remove()), { once: true });
     drawn.addEventListener("error", () => (element.dataset.state = "lost"), { once: true });
     element.append(opener);
   }
@@ -39,6 +39,7 @@ function tile(index, count, title, open) {
         return show(slot.image);
       }
       if (slot.image) return;
+      grown ??= growing();
       if (shown || !element.contains(grown.element)) element.replaceChildren(grown.element); // it was deleted, or is not begun
       shown = null;
       element.dataset.state = isOver(state) ? "lost" : slot.preview || slot.fraction ? "growing" : "waiting";

@@ -1,12 +1,13 @@
 /**
- * The history as a feed. Ten jobs are a chunk; a chunk that is far off the screen is emptied and keeps its height, so that ten
+ * The history as a feed. Five jobs are a chunk; a chunk that is far off the screen is emptied and keeps its height, so that ten
  * thousand jobs scroll like fifty. New jobs go on top and never move what somebody looks at.
  */
 
 import { createCard } from "./card.js";
 import { button, el } from "./dom.js";
 
-const CHUNK = 10;
+const CHUNK = 5;
+const CARD = 380; // px, a guess of a card that nobody has seen yet
 const NEAR = "1600px 0px";
 
 /**
@@ -69,7 +70,7 @@ export function createHistory(place, jobs, actions, empty) {
   }
 
   function newChunk(atTop) {
-    const chunk = { element: el("div.chunk"), ids: [], near: true };
+    const chunk = { element: el("div.chunk"), ids: [], near: atTop || chunks.length < 2 };
     if (atTop) {
       chunks.unshift(chunk);
       feed.prepend(chunk.element);
@@ -92,7 +93,10 @@ export function createHistory(place, jobs, actions, empty) {
     chunkOf.set(id, chunk);
     const place = above === chunk ? chunk.ids.indexOf(order[index - 1]) + 1 : below === chunk ? chunk.ids.indexOf(order[index + 1]) : 0;
     chunk.ids.splice(place, 0, id);
-    if (!chunk.near) return;
+    if (!chunk.near) {
+      chunk.element.style.height = `${chunk.ids.length * CARD}px`;
+      return;
+    }
     const held = index === 0 && scrollY > feed.offsetTop + 200 ? document.documentElement.scrollHeight : 0;
     chunk.element.insertBefore(cardOf(id), chunk.element.children[place] ?? null);
     if (held) scrollBy(0, document.documentElement.scrollHeight - held);

@@ -1,0 +1,181 @@
+"""From words to pictures on the page, and what must not get lost on the way."""
+
+import re
+
+import pytest
+from conftest import begin_long, finished, generate, until
+
+
+def test_words_become_four_pictures_that_grow_out_of_noise(shared_server, open_page):
+    page = open_page(shared_server.url)
+    card = generate(page, "a red kite over the sea")
+    card.locator(".growing .preview:visible").first.wait_for()
+    assert page.locator(".queue-opener").is_visible()
+    finished(card)
+    assert (
+        page.evaluate(
+            "Math.min(...[...document.querySelectorAll('.card:first-of-type .tile-open img')].map(i => i.naturalWidth))"
+        )
+        == 256
+    )
+    assert card.locator(".card-meta").inner_text().startswith("From words")
+    until(lambda: not page.locator(".queue-opener").is_visible())
+    assert page.locator("#announcer").inner_text() == "4 pictures are ready: a red kite over the sea"
+
+
+def test_settings_reach_the_server_and_come_back_by_reuse(shared_server, open_page):
+    page = open_page(shared_server.url)
+    page.click("summary")
+    page.click("label[for=n-2]")
+    page.fill("#field-seed", "41")
+    page.fill("#field-steps", "4")
+    with page.expect_request(lambda request: request.method == "POST") as sent:
+        card = generate(page, "with settings", pictures=2)
+    assert sent.value.post_data_json == {"task": "generate", "n": 2, "seed": 41, "steps": 4, "prompt": "with settings"}
+    finished(card, 2)
+    page.fill("#field-seed", "")
+    page.fill("#prompt", "something else")
+    card.get_by_role("button", name="Open picture 2 of 2").click()
+    page.get_by_role("button", name="Reuse settings").last.click()
+    assert page.input_value("#prompt") == "with settings"
+    assert page.input_value("#field-seed") == "42"  # the second picture's own
+
+
+def test_cancel_stops_and_says_so(own_server, open_page):
+    page = open_page(own_server.url)
+    card = begin_long(page, "soon not wanted")
+    card.get_by_role("button", name="Cancel").click()
+    card.get_by_text("Stopped").wait_for()
+    assert card.get_attribute("data-state") == "cancelled"
+    assert card.locator("progress").is_hidden()
+    page.fill("#field-steps", "")
+    finished(generate(page, "wanted"))  # nothing is locked after it
+
+
+def test_a_reload_in_the_middle_loses_nothing(own_server, open_page):
+    page = open_page(own_server.url)
+    begin_long(page, "over a reload")
+    page.fill("#prompt", "half a sen")
+    page.reload()
+    card = page.locator(".card", has_text="over a reload")
+    card.locator(".growing .preview:visible").first.wait_for()
+    assert page.input_value("#prompt") == "half a sen"
+    assert card.locator("progress").is_visible()
+
+
+def test_a_lost_connection_is_taken_up_at_the_last_event(own_server, open_page):
+    page = open_page(own_server.url, expected="ERR_")
+    begin_long(page, "with a gap")
+    attached = []
+    page.on("request", lambda request: re.search(r"jobs/.+/events$", request.url) and attached.append(request.headers))
+    own_server.kill()
+    own_server.start()
+    until(lambda: page.wait_for_timeout(50) or any(int(headers.get("last-event-id", 0)) > 0 for headers in attached))
+
+
+def test_a_killed_server_is_told_in_words_and_what_it_made_goes_on(own_server, open_page):
+    page = open_page(own_server.url, expected="ERR_")
+    card = generate(page, "over a crash")
+    card.locator(".growing .preview:visible").first.wait_for()
+    own_server.kill()
+    page.locator("#connection").get_by_text("The server does not answer").wait_for()
+    page.fill("#prompt", "while it is away")
+    page.press("#prompt", "Control+Enter")
+    page.locator("#composer-error").get_by_text("Nothing is lost").wait_for()
+    own_server.start()
+    finished(card)
+    until(lambda: page.locator("#connection").inner_text() == "")
+    page.click(".submit")
+    page.locator(".card", has_text="while it is away").wait_for()
+
+
+def test_another_tab_sees_it_at_once(own_server, open_page):
+    one, other = open_page(own_server.url), open_page(own_server.url)
+    generate(one, "told to both")
+    finished(other.locator(".card", has_text="told to both"))
+
+
+@pytest.mark.parametrize(
+    ("answer", "place", "words"),
+    [
+        (
+            {"status": 429, "headers": {"retry-after-ms": "2000"}, "json": {"error": {"message": "The queue is full."}}},
+            "#composer-error",
+            "Try again in 2 s",
+        ),
+        (
+            {"status": 400, "json": {"error": {"message": "steps must be 1 to 1000", "param": "steps"}}},
+            "#error-steps",
+            "steps must be 1 to 1000",
+        ),
+        ({"status": 500, "body": "<b>boom</b>"}, "#composer-error", "Something went wrong on the server."),
+        ({"status": 413, "body": ""}, "#composer-error", "larger than the server takes"),
+    ],
+)
+def test_a_refusal_is_told_where_it_happened(shared_server, open_page, answer, place, words):
+    page = open_page(shared_server.url, expected="status of")
+    page.route("**/api/jobs", lambda route: route.fulfill(**answer) if route.request.method == "POST" else route.continue_())
+    page.fill("#prompt", "refused")
+    page.press("#prompt", "Enter")
+    page.locator(place).get_by_text(words).wait_for()
+    assert page.locator(place).is_visible()
+    assert page.input_value("#prompt") == "refused"
+    assert page.locator(".submit").is_enabled()
+
+
+def test_a_failed_job_says_why(shared_server, open_page):
+    page = open_page(shared_server.url)
+    card = generate(page, "stub: no memory")
+    card.get_by_text("There was not enough memory").wait_for()
+    assert page.locator(".card", has_text="stub: no memory").locator(".card-actions button").count() == 3
+
+
+def test_an_empty_prompt_is_not_sent(shared_server, open_page):
+    page = open_page(shared_server.url)
+    page.click(".submit")
+    page.locator("#error-prompt").get_by_text("Say what you would like to see.").wait_for()
+
+
+def test_markup_in_a_prompt_stays_words(shared_server, open_page):
+    page = open_page(shared_server.url)
+    prompt = "<img src=x onerror=\"document.title='taken'\"><script>document.title='taken'</script>"
+    card = generate(page, prompt)
+    assert card.locator("h2").inner_text() == prompt
+    finished(card)
+    card.locator(".tile-open").first.click()
+    assert page.locator(".viewer-title").inner_text() == prompt
+    assert page.title() == "unclip"
+
+
+def test_surprise_me_and_examples_fill_the_prompt(own_server, open_page):
+    page = open_page(own_server.url)
+    page.get_by_role("button", name="Surprise me").click()
+    until(lambda: page.input_value("#prompt") != "")
+    page.locator("button.example").first.click()
+    page.locator(".card").wait_for()
+    assert not page.locator(".first-steps").is_visible()
+
+
+def test_the_queue_lists_and_empties(own_server, open_page):
+    page = open_page(own_server.url)
+    page.click("summary")
+    page.fill("#field-steps", "500")
+    for prompt in ("first of three", "second of three", "third of three"):
+        generate(page, prompt)
+    until(lambda: page.locator("#queue-list li").count() == 3)
+    page.click(".queue-opener")
+    panel = page.locator("#queue-list")
+    panel.get_by_role("button", name="Cancel all").click()
+    until(lambda: page.locator(".card[data-state=cancelled]").count() == 3)
+    assert not panel.is_visible()
+
+
+def test_a_key_is_asked_for_and_opens_pictures_too(keyed_server, open_page):
+    page = open_page(keyed_server.url, expected="401")
+    page.fill("#api-key", "sk-wrong-wrong-wrong")
+    page.press("#api-key", "Enter")
+    page.get_by_text("The server does not know this key.").wait_for()
+    page.fill("#api-key", "sk-of-the-test-1234")
+    page.press("#api-key", "Enter")
+    finished(generate(page, "behind a key"))
+    assert page.evaluate("document.querySelector('.tile-open img').naturalWidth") == 256
