@@ -194,7 +194,7 @@ def _frame(
     z, x_T = (tasks.along(torch.cat(parts), [place]) for parts in zip(*pairs, strict=True))
     seed = request.seed_of(slot)
     painted = model.paint(z, [seed], x_T=x_T, **{**how, "options": retracing(how["options"])})
-    each = [{"seed": seed, "noise": "slerp", "frames": request.frames, "frame": slot, "size": how["size"]}]
+    each = [{"seed": seed, "noise": "slerp", "pace": "even", "frames": request.frames, "frame": slot, "size": how["size"]}]
     return tell(model.name, "interpolate", painted, each, how["options"], [parent(image) for image in pictures])[0]
 
 
