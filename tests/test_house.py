@@ -38,7 +38,7 @@ FLOOR = {name: height for height, names in enumerate(FLOORS) for name in names}
 PICKLES = {"unclip/weights/foreign.py"}
 PICKLES |= {f"tests/{module}.py" for module in ("foreign_files", "test_foreign", "test_foreign_damage")}
 
-TASKS = {"pipeline", "tasks", "inpainting"}
+MOST_PARAMETERS = {"pipeline.py": 10, "tasks.py": 9, "inpainting.py": 13}  # 8 elsewhere; all beyond are keywords
 
 PUBLIC = {"UnCLIP", "load", "UnclipError", "ConfigError", "DataError", "WeightsError", "RequestError"}
 
@@ -101,7 +101,7 @@ def test_files_and_functions_are_short(path):
             given = [argument.arg for argument in (*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs)]
             count = len([argument for argument in given if argument not in ("self", "cls")])
             # A verb of the command line has as many parameters as it has options, and so has the task behind it.
-            most = 13 if path.stem in TASKS and node.args.kwonlyargs else 8
+            most = MOST_PARAMETERS.get(path.name, 8) if path.parent == PACKAGE and node.args.kwonlyargs else 8
             assert count <= most or path.is_relative_to(PACKAGE / "cli"), f"{node.name} has {count} parameters"
 
 
