@@ -1,5 +1,6 @@
 # What people run and what CI runs are the same targets. Each brings its own environment up to date first.
 PYTHON ?= python3
+TESTERS ?= 2
 VENV ?= .venv
 BIN := $(VENV)/bin
 DATA ?= data/icons
@@ -7,8 +8,9 @@ RUNS ?= runs
 OUT ?= out
 PROFILE ?= cpu
 NICE ?= 0
+PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(TESTERS) --dist loadfile
 
-.PHONY: help venv demo test test-page check bench bench-karlo icons gpu-pack
+.PHONY: help venv demo test test-page test-clients check bench bench-clip bench-karlo bench-server icons gpu-pack
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -24,13 +26,26 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 demo: venv ## four pictures by the shipped model, in out/demo
 	$(BIN)/unclip generate \
 	  "a 3d render of a tangerine" "a flat icon of a cactus" "a noto emoji of a red apple" "a twemoji of a red heart" \
-	  --seed 7 --grid --out $(OUT)/demo
+	  --seed 0 --grid --out $(OUT)/demo
 
 test: venv ## the whole test suite
-	$(BIN)/python -m pytest
+	$(PYTEST)
 
 test-page: venv ## the page in a real Chromium, which has to be there, as npm has
-	$(BIN)/python -m pytest tests/page
+	$(PYTEST) tests/page
+
+test-clients: $(VENV)/clients/.installed ## the clients that people have, each in an environment of its own; needs node and npm
+	$(PYTEST) tests/clients
+
+$(VENV)/clients/.installed: $(addprefix tests/clients/,legacy.txt second.txt package.json) | venv
+	for client in legacy second; do \
+	  $(PYTHON) -m venv --without-pip $(VENV)/clients/$$client && \
+	  $(BIN)/pip --python $(VENV)/clients/$$client install --quiet --disable-pip-version-check --no-deps --no-compile \
+	    --requirement tests/clients/$$client.txt || exit; \
+	done
+	mkdir -p $(VENV)/clients/node && cp tests/clients/package.json $(VENV)/clients/node
+	npm install --prefix $(VENV)/clients/node --no-audit --no-fund --no-package-lock --loglevel=error
+	touch $@
 
 check: venv ## lint, formatting, types
 	$(BIN)/ruff check
@@ -42,9 +57,17 @@ bench: venv ## training and painting against peers and the machine's limit, each
 	PYTHONPATH=$(VENV)/peer $(BIN)/python benchmarks/train_step.py
 	$(BIN)/python benchmarks/generate.py
 
+bench-clip: venv ## pictures indexed against transformers, a query over a million rows against faiss; ten minutes
+	$(BIN)/python benchmarks/clip.py
+
 bench-karlo: venv ## Karlo's networks at full size against diffusers, and their memory: 11 GB of it, 7 GB of disk, ten minutes
 	$(BIN)/python benchmarks/karlo.py
 	$(BIN)/python benchmarks/memory.py
+
+bench-server: venv ## a served process against its targets: speed, overload, growth, deaths, attacks; ten minutes
+	$(BIN)/python benchmarks/server.py
+	$(BIN)/python benchmarks/server.py --model icons
+	$(BIN)/python benchmarks/batching.py
 
 icons: venv ## the shipped model from nothing: artwork, every part, bundle, figures; the same command goes on (docs/training.md)
 	PYTHON=$(BIN)/python DATA=$(DATA) RUNS=$(RUNS) PROFILE=$(PROFILE) NICE=$(NICE) scripts/train_icons.sh $(STEPS)

@@ -20,6 +20,7 @@ from unclip.data.icons.captions import STYLE_PHRASES
 from unclip.evaluate.suite import icons_suite
 from unclip.images import grid, make_folder, save_png, save_webp
 from unclip.pipeline import UnCLIP, load
+from unclip.request import Options
 
 ALIKE: dict[str, Any] = {"size": 64}
 SEED = 7
@@ -93,7 +94,7 @@ def inpaint(given: Given) -> list[Row]:
         holed = Image.composite(Image.new("RGB", picture.size, (160, 160, 160)), picture, mask)
         cells: Row = [(holed, "the hole")]
         for method in ("trained", "repaint"):
-            made = inpainting.inpaint(given.model, picture, mask, words, n=2, seed=SEED, method=method)
+            made = inpainting.inpaint(given.model, picture, mask, words, n=2, seed=SEED, options=Options(method=method))
             cells += [(image, method) for image in made]
         return cells
 
@@ -106,9 +107,9 @@ def outpaint(given: Given) -> list[Row]:
 
     def row(picture: Image.Image, words: str) -> Row:
         prompt = f"{words} to the left of a cactus"
-        made = inpainting.outpaint(given.model, picture, prompt, right=40, n=2, seed=SEED)
+        made = inpainting.outpaint(given.model, picture, inpainting.Sides(right=40), prompt, n=2, seed=SEED)
         words = f"{words} on a blue background"
-        round_it = inpainting.outpaint(given.model, picture, words, left=24, right=24, top=24, bottom=24, seed=SEED)
+        round_it = inpainting.outpaint(given.model, picture, inpainting.Sides(24, 24, 24, 24), words, seed=SEED)
         return [*((image, "... to the left of a cactus") for image in made), (round_it[0], "... on a blue background")]
 
     return [[real, *row(*real)] for real in given.pictures]
@@ -153,12 +154,12 @@ SHEETS: tuple[Callable[[Given], list[Row]], ...] = (
 )
 
 
-def draw(data: Path, out: Path, model: str) -> None:
+def draw(data: Path, out: Path, model: str, only: list[str]) -> None:
     folder, painter = make_folder(out), load(model)
     assert isinstance(painter, UnCLIP), "the tasks ask an unCLIP"
     pictures = [(item.real, item.prompt) for item in icons_suite(data, samples=4, size=64, splits=["pair"])]
     among = painter.embed([item.real for item in icons_suite(data, samples=AMONG, size=64, splits=["train"])])
-    for sheet in SHEETS:
+    for sheet in (sheet for sheet in SHEETS if not only or sheet.__name__ in only):
         rows = sheet(Given(painter, pictures, among))
         cells = [cell for row in rows for cell in row]
         path = folder / f"{sheet.__name__}.png"
@@ -176,8 +177,10 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=Path("data/icons"), help="the prepared icons set")
     parser.add_argument("--out", type=Path, default=Path("docs/gallery"), help="folder of the sheets")
     parser.add_argument("--model", default="icons")
+    names = [sheet.__name__ for sheet in SHEETS]
+    parser.add_argument("--only", nargs="+", choices=names, default=[], help="these sheets; all by default")
     args = parser.parse_args()
-    draw(args.data, args.out, args.model)
+    draw(args.data, args.out, args.model, args.only)
 
 
 if __name__ == "__main__":

@@ -30,7 +30,7 @@ from unclip.evaluate.judge import ClipJudge, load_judge
 from unclip.evaluate.metrics import credit, mean_figure
 from unclip.evaluate.suite import Item, icons_suite
 from unclip.images import grid, resize_image, save_png
-from unclip.inpainting import Method, inpaint
+from unclip.inpainting import inpaint
 from unclip.pipeline import UnCLIP, load
 from unclip.request import Options
 
@@ -103,7 +103,7 @@ def preferred(judge: ClipJudge, told: list[Case], pictures: Sequence[Image.Image
     return figure(right)
 
 
-def measure(model: UnCLIP, judge: ClipJudge, told: list[Case], method: Method, options: Options, sheet: Path | None):
+def measure(model: UnCLIP, judge: ClipJudge, told: list[Case], options: Options, sheet: Path | None):
     made = [
         inpaint(
             model,
@@ -112,7 +112,6 @@ def measure(model: UnCLIP, judge: ClipJudge, told: list[Case], method: Method, o
             case.item.prompt,
             n=1,
             seed=case.item.seed,
-            method=method,
             options=options,
         )[0]
         for case in told
@@ -160,11 +159,12 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     model, judge = load(args.model), load_judge(args.judge)
     assert isinstance(model, UnCLIP), "the tasks ask an unCLIP"
     report: dict[str, Any] = {"model": model.name, "method": args.method, "size": args.size}
-    options = Options.parse({"guidance": args.guidance}, where="options")
+    method = None if args.method == "auto" else args.method
+    options = Options.parse({"guidance": args.guidance, "method": method}, where="options")
     for split in ("pair", "scenes-held-out"):
         sheet = args.sheets / f"inpaint-{args.method}-{split}.png" if args.sheets else None
         told = cases(args.data, split, args.cases, args.size)
-        report[split] = measure(model, judge, told, args.method, options, sheet)
+        report[split] = measure(model, judge, told, options, sheet)
         note(f"{split}: {report[split]}")
     return report
 

@@ -27,7 +27,7 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-from unclip import tasks
+from unclip import tasks, ways
 from unclip.cli.console import guarded, note, print_json
 from unclip.data.icons.canvas import BACKGROUNDS
 from unclip.data.icons.captions import STYLE_PHRASES
@@ -60,17 +60,21 @@ def figure(values: Sequence[float] | Tensor | np.ndarray) -> dict[str, float]:
     return mean_figure(np.asarray(values, dtype=float), resamples=1000).rounded()
 
 
-def draw(model: UnCLIP, z: Tensor, seeds: Sequence[int], x_T: Tensor | None = None, options: Options = AS_SAVED) -> Tensor:
-    """Pictures of z (N, E) at the decoder's side, so many at a time."""
-    batches = [slice(start, start + BATCH) for start in range(0, len(z), BATCH)]
-    return torch.cat(
-        [
-            model.decode(
-                z[rows], Rng(seeds[rows], device=model.device), x_T=None if x_T is None else x_T[rows], options=options
-            )
-            for rows in batches
-        ]
-    )
+def draw(
+    model: UnCLIP,
+    z: Tensor,
+    seeds: Sequence[int],
+    x_T: Tensor | None = None,
+    layout: Tensor | None = None,
+    options: Options = AS_SAVED,
+) -> Tensor:
+    """Pictures of z (N, E) at the decoder's side, so many at a time; from their own x_T and layout, if they have any."""
+    made = []
+    for rows in (slice(start, start + BATCH) for start in range(0, len(z), BATCH)):
+        begun, drawn = (None if part is None else part[rows] for part in (x_T, layout))
+        rng = Rng(seeds[rows], device=model.device)
+        made.append(model.decode(z[rows], rng, x_T=begun, layout=drawn, options=options))
+    return torch.cat(made)
 
 
 def enlarge(model: UnCLIP, small: Tensor, seeds: Sequence[int]) -> list[Image.Image]:
@@ -93,7 +97,7 @@ def known_pairs(model: UnCLIP, items: list[Item], options: Options) -> Known:
 
 def reconstruct(model: UnCLIP, items: list[Item], options: Options) -> dict[str, Any]:
     known, seeds = known_pairs(model, items, options), range(len(items))
-    small = draw(model, known.z, seeds, known.x_T, retracing(options))
+    small = draw(model, known.z, seeds, known.x_T, options=retracing(options))
     real, large = [item.real for item in items], enlarge(model, small, seeds)
     return {
         "n": len(real),
@@ -113,7 +117,7 @@ def variations(model: UnCLIP, known: Known, options: Options, n: int = 4) -> dic
     for eta in (*ETAS, None):
         how = AS_SAVED if eta is None else retracing(options.model_copy(update={"eta": eta}))
         name = "fresh x_T" if eta is None else f"eta {eta}"
-        small = draw(model, z, seeds, None if eta is None else x_T, how)
+        small = draw(model, z, seeds, None if eta is None else x_T, options=how)
         seen = look(model, enlarge(model, small, seeds)).view(count, n, -1)
         among = F.cosine_similarity(seen[:, :, None], seen[:, None], dim=-1).sum((1, 2)) - n
         spread[name] = 1 - among / (n * (n - 1))
@@ -136,16 +140,18 @@ def variations(model: UnCLIP, known: Known, options: Options, n: int = 4) -> dic
 
 
 def interpolate(model: UnCLIP, known: Known, count: int, judge: ClipJudge, options: Options) -> dict[str, Any]:
-    """Pairs i, i + 1 + i // N of the N pictures, and x_T slerped, as the task's defaults are."""
+    """Pairs i, i + 1 + i // N of the N pictures, x_T slerped and the layout faded, as the task's defaults are."""
     size = len(known.z)
     ends = [(i % size, (i + 1 + i // size) % size) for i in range(count)]
-    fine = tasks.fine_places(2, FRAMES)
+    fine = ways.fine_places(2, FRAMES)
     even = [fine[i * (len(fine) - 1) // (FRAMES - 1)] for i in range(FRAMES)]
     made: dict[str, list[Image.Image]] = {"seen": [], "even": []}
     for pair in ends:
         z, x_T = known.z[list(pair)], known.x_T[list(pair)]
-        small = draw(model, tasks.along(z, fine), [0] * len(fine), tasks.along(x_T, fine), retracing(options))
-        chosen = tasks.paced(fine, look(model, to_images(small)), z, FRAMES)
+        layout = model.layout(z)
+        faded = None if layout is None else ways.along(layout, fine, torch.lerp)
+        small = draw(model, ways.along(z, fine), [0] * len(fine), ways.along(x_T, fine), faded, retracing(options))
+        chosen = ways.paced(fine, look(model, to_images(small)), z, FRAMES)
         for pace, places in (("seen", chosen), ("even", even)):
             made[pace] += enlarge(model, small[[fine.index(place) for place in places]], [0] * FRAMES)
     real = [item.real for item in known.items]
@@ -173,7 +179,9 @@ def progress(seen: Tensor, targets: Tensor, ends: list[tuple[int, int]]) -> dict
     }
 
 
-def text_diff(model: UnCLIP, known: Known, judge: ClipJudge, options: Options) -> dict[str, Any]:
+def text_diff(
+    model: UnCLIP, known: Known, judge: ClipJudge, options: Options, thetas: Sequence[float], pushes: Sequence[float]
+) -> dict[str, Any]:
     old = [item.prompt for item in known.items]
     new = [changed(item, i) for i, item in enumerate(known.items)]
     texts = [F.normalize(model.encode_text(words).pooled) for words in (old, new)]
@@ -182,20 +190,22 @@ def text_diff(model: UnCLIP, known: Known, judge: ClipJudge, options: Options) -
     told /= np.linalg.norm(told, axis=1, keepdims=True)
     background = np.array([i % 2 == 0 for i in range(len(old))])
     report: dict[str, Any] = {"n": len(old), "examples": [*zip(old, new, strict=True)][:4]}
-    for name, how in (("guided 1 + 8 theta", options), ("unguided", options.model_copy(update={"guidance": 1.0}))):
+    for push in pushes:
         features = []
-        for theta in (0.0, *tasks.THETAS):
-            moved = [tasks.slerp(z, z.norm() * d, theta) for z, d in zip(known.z, directions, strict=True)]
+        for theta in (0.0, *thetas):
+            moved = [ways.slerp(z, z.norm() * d, theta) for z, d in zip(known.z, directions, strict=True)]
             seeds = [0] * len(moved)
-            made = draw(model, torch.stack(moved), seeds, known.x_T, tasks.pushed(how, theta))
+            how = tasks.pushed(options, theta, push)
+            made = draw(model, torch.stack(moved), seeds, known.x_T, options=how)
             features.append(judge.images(enlarge(model, made, seeds)))
         change = np.stack(features[1:]) - features[0]
         along = (change * told).sum(-1)
         cosine = along / np.linalg.norm(change, axis=-1).clip(min=1e-9)
         rises = cosine[-1] > cosine[0]
-        report[name] = {
-            "directional_similarity": {f"theta {t}": figure(row) for t, row in zip(tasks.THETAS, cosine, strict=True)},
+        report[f"guided 1 + {push:g} theta"] = {
+            "directional_similarity": {f"theta {t}": figure(row) for t, row in zip(thetas, cosine, strict=True)},
             "rises_at_every_theta": figure((np.diff(cosine, axis=0) > 0).all(0)),
+            "rises_at_each": [round(float(rising.mean()), 3) for rising in np.diff(cosine, axis=0) > 0],
             "rises_from_first_to_last": figure(rises),
             "projection_rises_at_every_theta": figure((np.diff(along, axis=0) > 0).all(0)),
             "background_rises_from_first_to_last": figure(rises[background]),
@@ -219,7 +229,7 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
     model, judge = load(args.model), load_judge(args.judge)
     assert isinstance(model, UnCLIP), "the tasks ask an unCLIP"
     icons, pairs = (6, 4) if args.quick else (args.icons, args.pairs)
-    items = icons_suite(args.data, samples=max(icons, pairs), size=SIZE, splits=[SPLIT])
+    items = icons_suite(args.data, samples=args.skip + max(icons, pairs), size=SIZE, splits=[SPLIT])[args.skip :]
     steps = Options(steps=args.steps)
     moving = {"variations", "interpolate", "text_diff"} & set(args.only)
     known = known_pairs(model, items if moving else items[:1], steps)
@@ -229,7 +239,7 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
         "reconstruct_250": lambda: reconstruct(model, items[:icons], Options(steps=250)),
         "variations": lambda: variations(model, known.first(icons), steps),
         "interpolate": lambda: interpolate(model, known, pairs, judge, steps),
-        "text_diff": lambda: text_diff(model, known.first(pairs), judge, steps),
+        "text_diff": lambda: text_diff(model, known.first(pairs), judge, steps, args.thetas, args.pushes),
     }
     for name in args.only:
         report[name] = figures[name]()
@@ -244,7 +254,10 @@ def main() -> None:
     parser.add_argument("--judge", default="icons-judge", help="a shipped one, or the folder of one trained apart")
     parser.add_argument("--icons", type=int, default=64, help="held-out pictures, reconstructed and varied")
     parser.add_argument("--pairs", type=int, default=100, help="interpolations, and text diffs")
+    parser.add_argument("--skip", type=int, default=0, help="so many pictures of the split, to try things on the others")
     parser.add_argument("--steps", type=int, default=20, help="of all but reconstruct")
+    parser.add_argument("--thetas", type=float, nargs="+", default=tasks.THETAS, help="of text_diff")
+    parser.add_argument("--pushes", type=float, nargs="+", default=[tasks.PUSH], help="of text_diff's guidance, by theta")
     every = ("reconstruct_50", "reconstruct_250", "variations", "interpolate", "text_diff")
     parser.add_argument("--only", nargs="+", choices=every, default=every)
     parser.add_argument("--quick", action="store_true", help="few of everything: whether it runs, no figures to tell")

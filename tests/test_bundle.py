@@ -7,11 +7,12 @@ from conftest import scrambled
 
 from unclip.errors import ConfigError, UnclipError, WeightsError
 from unclip.models.clip import CLIP
-from unclip.train.bundle import build_module, fingerprint, initialiser, load_clip, pack, part_name
+from unclip.train.bundle import build_module, initialiser, load_clip, pack, part_name
 from unclip.train.ema import Ema
 from unclip.train.recipe import parse_recipe, read_run
 from unclip.train.state import TrainState, save_checkpoint
 from unclip.weights import store
+from unclip.weights.store import fingerprint
 
 CARD = {"name": "tiny", "version": "2", "card": "# tiny"}
 

@@ -191,3 +191,21 @@ def test_stages_are_timed_and_silent_off_a_terminal(capsys):
             progress(stage, Step(0, 2, x=None, x0=None))
     assert list(progress.seconds) == ["prior", "decoder"]
     assert capsys.readouterr() == ("", "")
+
+
+def test_the_best_of_many_are_the_pictures_of_their_seeds(run, tmp_path):
+    code, out, _ = run(RED, "--best-of", "5", "-n", "2", "--seed", "3", "--candidates", "1", "--json", size="64")
+    assert code == 0
+    best = json.loads(out)
+    assert best["scores"] == sorted(best["scores"], reverse=True)
+    assert len(set(best["seeds"])) == 2
+    assert set(best["seeds"]) <= set(range(3, 8))
+    alone = run(RED, "--seed", str(best["seeds"][0]), "--candidates", "1", size="64", out=tmp_path / "alone")[1]
+    assert Path(alone.strip()).read_bytes() == Path(best["paths"][0]).read_bytes()
+
+
+@pytest.mark.parametrize(("given", "said"), [("0", "the best 1 of 0"), ("3", "the best 4 of 3")])
+def test_fewer_painted_than_kept_is_one_line(run, given, said):
+    code, out, err = run(RED, "-n", "4" if given == "3" else "1", "--best-of", given)
+    assert (code, out) == (2, "")
+    assert err.startswith(f"error: {said} pictures: expected from 1")

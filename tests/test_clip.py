@@ -198,6 +198,18 @@ def test_a_pair_that_the_mask_forgets_still_counts():
     assert torch.equal(model.loss(z, pooled, none), model.loss(z, pooled))
 
 
+@pytest.mark.parametrize("loss", ["softmax", "sigmoid"])
+def test_wrong_captions_are_one_more_choice_of_each_picture(loss):
+    model = ours(loss=loss)
+    z, pooled = torch.randn(3, 16), torch.randn(5, 16)
+    logits = model.logits(z, pooled).detach()
+    if loss == "softmax":
+        expected = (F.cross_entropy(logits, torch.arange(3)) + F.cross_entropy(logits[:, :3].T, torch.arange(3))) / 2
+    else:
+        expected = F.softplus(logits * (1 - 2 * torch.eye(3, 5))).sum() / 3
+    torch.testing.assert_close(model.loss(z, pooled), expected)
+
+
 def test_the_losses_are_fp32_under_autocast():
     model = ours()
     z, pooled = embeddings()

@@ -15,7 +15,7 @@ import pytest
 from unclip.data.icons import IconStream, build, packages
 from unclip.data.icons.drawings import Drawings, shrink
 from unclip.data.icons.packages import read_package
-from unclip.data.icons.scenes import counterfactuals, describe, scene_of
+from unclip.data.icons.scenes import counterfactuals, describe, describe_background, scene_of
 from unclip.data.icons.splits import color_held_out, pair_held_out
 from unclip.errors import DataError
 
@@ -220,6 +220,27 @@ def test_a_scene_shows_what_its_caption_says(root):
             assert blobs(ink) == 2
             seen.add(scene.relation)
     assert seen == {2, 3, 4, "small", "upside-down", "left of", "right of"}
+
+
+def test_wrong_captions_are_of_the_same_form_and_false(root):
+    stream = IconStream(root, 0, scenes=0.5, plain=0.2)
+    kinds = set()
+    for position in range(200):
+        sample = stream.sample(position, 16)
+        scene, wrong = scene_of(sample.meta["scene"]), sample.meta["wrong"]
+        assert sample.caption not in wrong
+        single = sample.key.startswith(sample.meta["drawings"][0])
+        if single and not scene.background:
+            assert wrong == []
+            continue
+        ground = describe_background(scene.background)
+        same = [caption for caption in wrong if caption.endswith(ground)]
+        stem = sample.caption.removesuffix(ground)
+        other = [caption for caption in wrong if caption.startswith(f"{stem} on a") and caption != sample.caption]
+        assert same, "another thing, on the same ground"
+        assert bool(scene.background) == bool(other), "the same thing, on another ground"
+        kinds.add((single, bool(scene.background)))
+    assert kinds == {(True, True), (False, True), (False, False)}
 
 
 def blobs(ink: np.ndarray) -> int:

@@ -81,6 +81,7 @@ def test_a_layout_is_drawn_from_z_and_caption_and_lies_beside_the_noise():
     decoder(x, t, z, text, torch.tensor([True, False]))
     decoder(x, t, torch.stack([decoder.null_z, z[1]]), text)
     assert decoder(wide, t, z, text).shape == wide.shape
+    decoder(x, t, z, text, layout=decoder.layout(-z, text.pooled)[:1])
     handle.remove()
     layouts = [inputs[:, 3:] for inputs in given]
     assert torch.equal(given[0][:, :3], x)
@@ -91,6 +92,7 @@ def test_a_layout_is_drawn_from_z_and_caption_and_lies_beside_the_noise():
         assert (other - layouts[0]).abs().amax(dim=(1, 2, 3)).min() > 1e-4
     torch.testing.assert_close(layouts[3], layouts[4])
     assert given[5].shape == (2, 6, 48, 64)
+    torch.testing.assert_close(layouts[6], torch.stack([layouts[1][0], layouts[0][1]]))  # handed in for the first row alone
 
 
 def test_a_decoder_for_inpainting_sees_what_is_known_and_nothing_else():

@@ -79,7 +79,7 @@ NAMES = list(samplers(cosine(2), torch.zeros(1, 2), range(1)))
 @pytest.mark.parametrize("name", NAMES)
 def test_every_sampler_lands_on_the_points(name, shape, spec):
     schedule, seeds = cosine(), range(200)
-    x = Rng(seeds, stream=1).normal(shape)
+    x = Rng(seeds, streams=(1,)).normal(shape)
     x0 = drive(samplers(respace(schedule, spec), x, seeds)[name], four_points(schedule))
     distance = torch.cdist(x0.flatten(1), POINTS)
     assert distance.min(1).values.max().item() < 0.02
@@ -113,7 +113,7 @@ def test_the_result_is_the_last_predicted_x0(name):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_an_image_does_not_depend_on_its_batch(name):
-    schedule, x = respace(linear(), 12), Rng(range(4), stream=1).normal((2,))
+    schedule, x = respace(linear(), 12), Rng(range(4), streams=(1,)).normal((2,))
     together = drive(samplers(schedule, x, range(4))[name], gaussian(linear()))
     alone = [drive(samplers(schedule, x[i : i + 1], range(i, i + 1))[name], gaussian(linear())) for i in range(4)]
     assert torch.equal(together, torch.cat(alone))
@@ -191,13 +191,13 @@ def test_dpm_solver_beats_ddim(steps, times):
 @pytest.mark.parametrize("eta", [0.0, 1.0])
 def test_many_steps_give_the_data_its_spread(eta):
     schedule, seeds = linear(), range(2)
-    x = Rng(seeds, stream=1).normal((5000,))
+    x = Rng(seeds, streams=(1,)).normal((5000,))
     x0 = drive(ddim(schedule, x, rng=Rng(seeds), eta=eta), gaussian(schedule))
     assert x0.std().item() == pytest.approx(SPREAD, rel=0.02)
 
 
 def test_ddim_with_eta_1_is_ddpm():
-    schedule, x = respace(cosine(), 20), Rng(range(3), stream=1).normal((2,))
+    schedule, x = respace(cosine(), 20), Rng(range(3), streams=(1,)).normal((2,))
     ancestral = drive(ddpm(schedule, x, rng=Rng(range(3))), gaussian(cosine()))
     torch.testing.assert_close(drive(ddim(schedule, x, rng=Rng(range(3)), eta=1.0), gaussian(cosine())), ancestral)
 
@@ -306,7 +306,7 @@ def test_no_error_leaves_the_small_variance_and_the_data_bounds_it():
 
 def test_the_error_is_estimated_from_data():
     schedule, seeds = cosine(), range(8)
-    knots = measure_x0_error(schedule, gaussian(schedule), SPREAD * Rng(seeds).normal((2000,)), rng=Rng(seeds, stream=1))
+    knots = measure_x0_error(schedule, gaussian(schedule), SPREAD * Rng(seeds).normal((2000,)), rng=Rng(seeds, streams=(1,)))
     assert knots.shape == (50,)
     error = spread_x0_error(schedule, knots)
     assert error.shape == (1000,)
@@ -315,7 +315,7 @@ def test_the_error_is_estimated_from_data():
 
 def test_few_analytic_steps_have_the_spread_that_ancestral_steps_lose():
     schedule, seeds = cosine(), range(4)
-    x = Rng(seeds, stream=1).normal((5000,))
+    x = Rng(seeds, streams=(1,)).normal((5000,))
     short = respace(schedule, "even5")
     error = posterior_variance_of_data(schedule)
     analytic = drive(analytic_dpm(short, x, rng=Rng(seeds), x0_error=error), gaussian(schedule))

@@ -13,6 +13,7 @@ from unclip.evaluate.metrics import (
     mmd,
     narrow_sigma,
     neighbourhood,
+    ratio_figure,
 )
 
 
@@ -130,6 +131,19 @@ def test_intervals_of_a_mean_cover_it_as_often_as_they_say():
         assert figure.low <= figure.value <= figure.high
         held += figure.low <= 0.4 <= figure.high
     assert 0.90 <= held / 300 <= 0.98
+
+
+def test_a_ratio_is_of_means_and_its_interval_knows_that_they_are_paired():
+    assert ratio_figure(np.array([1.0, 10.0]), np.array([2.0, 5.0]), resamples=10).value == 11 / 7
+    rng = np.random.default_rng(8)
+    under = rng.uniform(0.1, 2, 50)
+    assert ratio_figure(0.5 * under, under, resamples=100) == pytest.approx((0.5, 0.5, 0.5))
+    held = 0
+    for _ in range(200):
+        under = rng.uniform(0.1, 2, 50)
+        figure = ratio_figure(under * rng.uniform(0.2, 0.8, 50), under, resamples=400)
+        held += figure.low <= 0.5 <= figure.high
+    assert 0.88 <= held / 200 <= 0.99
 
 
 def test_real_renders_against_each_other_are_the_floor_and_shifted_ones_are_above_it():

@@ -123,6 +123,40 @@ def test_a_png_without_settings_a_foreign_file_and_none_are_told_apart(tmp_path)
             images.read_settings(tmp_path / f"{name}.png")
 
 
+def test_a_lossy_picture_is_as_good_as_its_limit_lets_it(tmp_path):
+    image = Image.fromarray(noise(96, 96))
+
+    def error(limit: int) -> float:
+        images.save_lossy([image], tmp_path / "a.webp", limit=limit)
+        assert (tmp_path / "a.webp").stat().st_size <= limit
+        with Image.open(tmp_path / "a.webp") as found:
+            return float(np.abs(np.asarray(found.convert("RGB"), float) - np.asarray(image, float)).mean())
+
+    best = error(1_000_000)
+    size = (tmp_path / "a.webp").stat().st_size
+    assert error(size) == best < error(size - 1)
+    kept = (tmp_path / "a.webp").read_bytes()
+    with pytest.raises(RequestError, match="bytes at the lowest quality, more than 100"):
+        images.save_lossy([image], tmp_path / "a.webp", limit=100)
+    assert (tmp_path / "a.webp").read_bytes() == kept
+    with pytest.raises(RequestError, match="cannot write"):
+        images.save_lossy([image], tmp_path / "none" / "a.webp", limit=1_000_000)
+
+
+def test_a_lossy_animation_shows_each_frame_for_its_time(tmp_path):
+    frames = [Image.new("RGB", (24, 24), colour) for colour in ("red", "green", "blue")]
+    images.save_lossy(frames, tmp_path / "a.webp", limit=100_000, milliseconds=[100, 100, 700])
+    with Image.open(tmp_path / "a.webp", formats=("WEBP",)) as film:
+        assert (getattr(film, "n_frames"), film.info["loop"]) == (3, 0)  # noqa: B009  # which plain pictures lack
+        shown = []
+        for place, frame in enumerate(frames):
+            film.seek(place)
+            film.load()
+            shown.append(film.info["duration"])
+            assert np.abs(np.asarray(film.convert("RGB"), float) - np.asarray(frame, float)).mean() < 4
+    assert shown == [100, 100, 700]
+
+
 def test_a_full_disk_leaves_the_old_picture(tmp_path, monkeypatch):
     path = tmp_path / "a.png"
     images.save_png(Image.new("RGB", (2, 2), "red"), path)

@@ -9,9 +9,9 @@ from PIL import Image
 
 import unclip
 from unclip import pipeline
-from unclip.errors import RequestError
+from unclip.errors import ConfigError, RequestError
 from unclip.images import read_picture, read_settings, resize, rgb, save_png, square_crop, to_pixels, to_tensor
-from unclip.inpainting import frames, inpaint, outpaint
+from unclip.inpainting import Sides, frames, inpaint, outpaint
 from unclip.models.decoder import Decoder, DecoderConfig
 from unclip.request import Options
 from unclip.weights import store
@@ -61,13 +61,13 @@ def karlo(tmp_path_factory):
 @pytest.mark.parametrize("way", ["trained", "repaint"])
 def test_outside_of_the_hole_a_picture_of_any_shape_stays(trained, way, size):
     picture, mask = noise(*size), mask_of(*size, (10, 12, 31, 28))
-    made = inpaint(trained, picture, mask, PROMPT, n=2, seed=5, method=way, options=Options(steps=2))
+    made = inpaint(trained, picture, mask, PROMPT, n=2, seed=5, options=Options(steps=2, method=way))
     assert [image.size for image in made] == [size, size]
     for image in made:
         assert np.array_equal(outside(image, mask), outside(picture, mask))
         assert not np.array_equal(np.asarray(image), np.asarray(picture))
     assert made[0].tobytes() != made[1].tobytes()
-    again = inpaint(trained, picture, mask, PROMPT, n=1, seed=6, method=way, options=Options(steps=2))
+    again = inpaint(trained, picture, mask, PROMPT, n=1, seed=6, options=Options(steps=2, method=way))
     assert again[0].tobytes() == made[1].tobytes()
 
 
@@ -77,7 +77,8 @@ def test_what_was_in_the_hole_does_not_matter(trained, way, prompt):
     picture, mask = noise(48, 48), mask_of(48, 48, (7, 9, 30, 40))
     other = picture.copy()
     other.paste((255, 0, 255), (7, 9, 30, 40))
-    made = [inpaint(trained, one, mask, prompt, n=1, method=way, options=Options(steps=2)) for one in (picture, other)]
+    how = Options(steps=2, method=way)
+    made = [inpaint(trained, one, mask, prompt, n=1, options=how) for one in (picture, other)]
     assert made[0][0].tobytes() == made[1][0].tobytes()
 
 
@@ -111,6 +112,19 @@ def test_a_size_makes_the_middle_square_at_that_side(trained):
     assert np.array_equal(np.asarray(made)[untouched], expected[untouched])
 
 
+@pytest.mark.parametrize("size", [33, 100, 400])
+def test_any_size_is_made_and_takes_in_all_that_the_hole_touches(trained, size):
+    picture, mask = noise(200, 200), mask_of(200, 200, (100, 0, 101, 200))  # a line of one pixel
+    (made,) = inpaint(trained, picture, mask, PROMPT, n=1, size=size, options=Options(steps=2))
+    expected = to_pixels(resize(to_tensor([picture]), size))[0]
+    column = np.s_[:, 100 * size // 200 : -(-101 * size // 200)]
+    changed = (np.asarray(made) != expected).any(2)
+    assert changed[column].mean() > 0.9
+    changed[column] = False
+    assert not changed.any()
+    assert made.info["unclip"]["size"] == size
+
+
 def test_an_upright_mask_fits_a_picture_that_says_how_it_was_held(trained, tmp_path):
     picture = noise(40, 60)
     exif = Image.Exif()
@@ -124,14 +138,13 @@ def test_an_upright_mask_fits_a_picture_that_says_how_it_was_held(trained, tmp_p
     assert np.array_equal(outside(made, mask), outside(rgb(held), mask))
 
 
-@pytest.mark.parametrize("growth", [{"right": 20}, {"left": 50, "top": 13}, {"left": 9, "right": 8, "top": 7, "bottom": 6}])
-def test_a_grown_picture_keeps_the_picture_where_it_was(trained, growth):
+@pytest.mark.parametrize("sides", [Sides(right=20), Sides(left=50, top=13), Sides(9, 8, 7, 6)], ids=str)
+def test_a_grown_picture_keeps_the_picture_where_it_was(trained, sides):
     picture = noise(40, 32)
-    made = outpaint(trained, picture, PROMPT, n=2, seed=1, options=Options(steps=2), **growth)
-    sides = {"left": 0, "right": 0, "top": 0, "bottom": 0} | growth
+    made = outpaint(trained, picture, sides, PROMPT, n=2, seed=1, options=Options(steps=2))
     for image in made:
-        assert image.size == (40 + sides["left"] + sides["right"], 32 + sides["top"] + sides["bottom"])
-        box = (sides["left"], sides["top"], sides["left"] + 40, sides["top"] + 32)
+        assert image.size == (40 + sides.left + sides.right, 32 + sides.top + sides.bottom)
+        box = (sides.left, sides.top, sides.left + 40, sides.top + 32)
         assert np.array_equal(np.asarray(image.crop(box)), np.asarray(picture))
         filled = np.asarray(image).reshape(-1, 3)
         assert (filled == 0).all(1).mean() < 0.05  # no black left from before
@@ -170,7 +183,7 @@ def test_any_decoder_can_be_asked(karlo, way):
         made = inpaint(karlo, picture, mask, "a red cap", n=1, options=Options(steps=3, prior_steps=2))[0]
         assert np.array_equal(outside(made, mask), outside(picture, mask))
     else:
-        made = outpaint(karlo, picture, "a red cap", right=24, options=Options(steps=3, prior_steps=2))[0]
+        made = outpaint(karlo, picture, Sides(right=24), "a red cap", options=Options(steps=3, prior_steps=2))[0]
         assert np.array_equal(np.asarray(made)[:, :64], np.asarray(picture))
     assert made.info["unclip"]["method"] == "repaint"
 
@@ -187,7 +200,7 @@ def test_pictures_say_what_makes_them_again(trained, tmp_path):
     }  # fmt: skip
     assert [parent["file"] for parent in told["parents"]] == ["in.png", "mask.png"]
     assert told["parents"][0]["settings"] == {"prompt": "noise"}
-    (grown,) = outpaint(trained, picture, PROMPT, left=8, options=Options(steps=2))
+    (grown,) = outpaint(trained, picture, Sides(left=8), PROMPT, options=Options(steps=2))
     assert (grown.info["unclip"]["task"], grown.info["unclip"]["left"]) == ("outpaint", 8)
 
 
@@ -203,9 +216,8 @@ def test_pictures_say_what_makes_them_again(trained, tmp_path):
         ({"repaint": None}, "no mask, and the picture has no transparency"),
         ({"image": noise(32, 32).convert("RGBA"), "repaint": None}, "the mask repaints nothing"),
         ({"image": noise(1, 1), "repaint": Image.new("L", (1, 1), 255)}, "1 x 1 px: expected 8 to"),
-        ({"method": "magic"}, "method = 'magic': expected auto, trained or repaint"),
         ({"n": 0}, "n = 0: expected at least 1"),
-        ({"size": 100}, "fills cannot make 100 px"),
+        ({"size": 4}, "the result is 4 x 4 px: expected 8 to"),
     ],
 )
 def test_what_makes_no_sense_is_one_line(trained, ask, words):
@@ -216,20 +228,27 @@ def test_what_makes_no_sense_is_one_line(trained, ask, words):
 
 
 @pytest.mark.parametrize(
-    ("growth", "words"),
+    ("sides", "overlap", "words"),
     [
-        ({}, "left 0, right 0, top 0, bottom 0: expected pixels to grow by"),
-        ({"left": -3, "right": 9}, "left -3, right 9, .*: expected pixels to grow by"),
-        ({"left": 5, "overlap": 1.0}, r"overlap = 1: expected more than 0 and at most 0\.9"),
-        ({"left": 5, "overlap": float("nan")}, "overlap = nan"),
-        ({"right": 20_000}, "the grown picture is 20032 x 32 px: expected 8 to"),
+        (Sides(), 0.5, "left 0, right 0, top 0, bottom 0: expected pixels to grow by"),
+        (Sides(left=-3, right=9), 0.5, "left -3, right 9, .*: expected pixels to grow by"),
+        (Sides(left=5), 1.0, r"overlap = 1: expected more than 0 and at most 0\.9"),
+        (Sides(left=5), float("nan"), "overlap = nan"),
+        (Sides(right=20_000), 0.5, "the grown picture is 20032 x 32 px: expected 8 to"),
     ],
 )
-def test_growth_that_makes_no_sense_is_one_line(trained, growth, words):
+def test_growth_that_makes_no_sense_is_one_line(trained, sides, overlap, words):
     with pytest.raises(RequestError, match=words):
-        outpaint(trained, noise(32, 32), PROMPT, **growth)
+        outpaint(trained, noise(32, 32), sides, PROMPT, overlap=overlap)
 
 
 def test_a_decoder_that_was_not_trained_says_so(painter):
-    with pytest.raises(RequestError, match="the decoder of tiny was not trained to inpaint: take the method repaint"):
-        inpaint(painter, noise(32, 32), mask_of(32, 32, (4, 4, 9, 9)), PROMPT, method="trained")
+    trained = Options(method="trained")
+    for ask in (
+        lambda: inpaint(painter, noise(32, 32), mask_of(32, 32, (4, 4, 9, 9)), PROMPT, options=trained),
+        lambda: outpaint(painter, noise(32, 32), Sides(left=8), PROMPT, options=trained),
+    ):
+        with pytest.raises(RequestError, match="the decoder of tiny was not trained to inpaint: take the method repaint"):
+            ask()
+    with pytest.raises(ConfigError, match="options: method = 'magic': input should be 'trained' or 'repaint'"):
+        Options.parse({"method": "magic"}, where="options")

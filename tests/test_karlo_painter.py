@@ -57,7 +57,8 @@ def test_the_best_of_several_candidates_is_kept(painter):
         ]
     scores = torch.stack([(z * text.pooled).sum(1) for z in drawn])
     best = torch.stack(drawn)[scores.argmax(0), torch.arange(2)]
-    assert torch.equal(painter.sample_z(text, rng, options=FEW, candidates=4), best)
+    kept = painter.sample_z(text, rng, options=FEW, candidates=4)
+    torch.testing.assert_close(kept, best, atol=1e-4, rtol=1e-4)  # those four go through the network together
     assert not torch.equal(best, drawn[0])
 
 

@@ -106,6 +106,25 @@ def test_equal_captions_are_no_negatives(pool, tokenizer, monkeypatch):
     assert seen[0].tolist() == [[True, False, True], [False, True, False], [True, False, True]]
 
 
+def test_wrong_captions_stand_beside_the_right_one(pool, tokenizer, monkeypatch):
+    monkeypatch.setitem(pool.samples[7]["meta"], "wrong", ["a teal square", "a gray square", "a pink square"])
+    monkeypatch.setitem(pool.samples[8]["meta"], "wrong", [pool.samples[9]["caption"]])
+    monkeypatch.setattr("unclip.train.objectives.clip.Pool", lambda root: pool)
+    objective = ClipObjective(CLIPS["micro"], ClipData(pool=pool.root, wrong=2), tokenizer)
+    seven, eight, nine = (next(p for p in range(48) if objective.order(p) == row) for row in (7, 8, 9))
+    batch = objective.batch([nine, seven, eight])
+    assert len(batch["images"]) == 3
+    assert len(batch["ids"]) == 3 + 2 + 1
+    told = {tuple(row.tolist()) for row in tokenizer(pool.samples[7]["meta"]["wrong"]).ids[:, : batch["ids"].shape[1]]}
+    assert {tuple(row.tolist()) for row in batch["ids"][3:5]} < told
+    assert torch.equal(batch["ids"][5], batch["ids"][0])
+    seen = []
+    monkeypatch.setattr(objective.module, "loss", lambda z, pooled, same: seen.append(same) or z.sum())
+    objective.loss(batch, torch.Generator())
+    assert seen[0][0].tolist() == [True, False, False, False, False, True]  # wrong of another, and its own
+    assert not seen[0][1:, 3:].any()
+
+
 def test_retrieval_of_perfect_and_of_shuffled_embeddings(clip_task):
     z = torch.eye(32)[torch.arange(60) % 30]
     assert retrieval(clip_task.module, z, z, choices=30) == (1.0, 1.0)

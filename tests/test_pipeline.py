@@ -4,6 +4,7 @@ import hashlib
 import json
 import subprocess
 import sys
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -81,7 +82,7 @@ def test_every_size_it_says_it_makes(painter, size):
     stages = []
     (image,) = painter.generate(RED, size=size, progress=lambda stage, step: stages.append((stage, step.index)))
     assert (image.size, image.mode) == ((size, size), "RGB")
-    expected = [("prior", i) for i in range(3)] * 2 + [("decoder", i) for i in range(3)]
+    expected = [("prior", i) for i in range(3)] + [("decoder", i) for i in range(3)]
     expected += [("to 64 px", i) for i in range(2)] if size > 32 else []
     assert stages == expected + ([("to 256 px", 0)] if size > 64 else [])
 
@@ -201,10 +202,10 @@ def test_raising_in_progress_cancels(painter):
 def test_the_candidate_with_the_larger_dot_product_is_painted(painter, monkeypatch):
     text = painter.encode_text([RED, BLUE])
     direction = torch.nn.functional.normalize(text.pooled, dim=1)
-    lengths = iter([(1.0, 5.0), (3.0, 2.0), (2.0, -9.0)])
+    lengths = torch.tensor([[1.0, 5.0], [3.0, 2.0], [2.0, -9.0]])
 
     def fake(*given):
-        return direction * torch.tensor(next(lengths))[:, None]
+        return (direction * lengths[..., None]).flatten(0, 1)
 
     monkeypatch.setattr(pipeline, "sample_prior", fake)
     z = painter.sample_z(text, Rng([0, 1]), candidates=3)
@@ -215,7 +216,7 @@ def test_candidates_are_other_draws_and_the_first_is_the_only_one_alone(painter)
     text = painter.encode_text([RED])
     alone = painter.sample_z(text, Rng([0]), candidates=1)
     scores = [(painter.sample_z(text, Rng([0]), candidates=k) * text.pooled).sum().item() for k in (1, 2, 4, 8)]
-    assert scores == sorted(scores)
+    assert all(more > fewer - 1e-3 for fewer, more in pairwise(scores))  # a batch of another size may round otherwise
     assert scores[-1] > scores[0]
     assert torch.equal(alone, painter.sample_z(text, Rng([0]), candidates=1))
 

@@ -12,7 +12,7 @@ from unclip.data.pool import NULL_ROW, Embedded, Joined, Pool
 from unclip.data.source import Sample
 from unclip.errors import DataError
 from unclip.images import from_pixels, resize
-from unclip.train.bundle import fingerprint
+from unclip.weights.store import fingerprint
 
 
 def build(out, samples=10, size=16, **more) -> Pool:

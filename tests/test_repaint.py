@@ -33,7 +33,7 @@ def painted(resamplings: int, *, given: float = 1.5, variance="small") -> Tensor
     noise = Rng(SEEDS).normal((1, 2))
     spaced = respace(SCHEDULE, 40)
     sampler = repaint(
-        spaced, noise, known, mask, rng=Rng(SEEDS, stream=1), variance=variance, resamplings=resamplings, jump=5
+        spaced, noise, known, mask, rng=Rng(SEEDS, streams=(1,)), variance=variance, resamplings=resamplings, jump=5
     )
     x = drive(sampler, predict)
     assert torch.equal(x[..., 0], known[..., 0])

@@ -22,6 +22,13 @@ def test_draws_go_on_and_do_not_repeat():
     assert torch.equal(torch.cat([first, second]), torch.cat([again.normal((8,)), again.normal((8,))]))
 
 
+def test_several_streams_are_those_streams_one_after_the_other():
+    both, apart = Rng([3, 4]).fork(2, 5), [Rng([3, 4]).fork(stream) for stream in (2, 5)]
+    assert len(both) == 4
+    for _ in range(2):
+        assert torch.equal(both.normal((8,)), torch.cat([rng.normal((8,)) for rng in apart]))
+
+
 def test_a_fork_does_not_see_what_was_drawn_before_it():
     used = Rng([3, 4])
     used.normal((100,))

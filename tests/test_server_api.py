@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import httpx2
 import pytest
@@ -115,6 +116,76 @@ def test_a_job_is_cancelled_and_forgotten(server):
     assert server.http.get(f"/api/images/{image}").status_code == 404
     running = submit(server, steps=1000)
     assert server.http.delete(f"/api/jobs/{running['id']}").status_code == 204
+
+
+def begun(server: Live, id: str, within: float = 10) -> None:
+    until = time.monotonic() + within
+    while server.http.get(f"/api/jobs/{id}").json()["state"] == "queued":
+        assert time.monotonic() < until
+        time.sleep(0.02)
+
+
+def test_the_queue_is_moved_taken_back_and_cleared(tmp_path):
+    with live(tmp_path, stub_step_seconds=0.02, batch=1) as server:
+        running, a, b, c = [submit(server, steps=1000) for _ in range(4)]
+        begun(server, running["id"])
+        moved = server.post(f"/api/jobs/{c['id']}/move", {"before": a["id"]})
+        assert (moved.status_code, moved.json()["position"]) == (200, 0)
+        listed = {job["id"]: job["position"] for job in server.http.get("/api/jobs").json()["jobs"]}
+        assert listed == {running["id"]: None, c["id"]: 0, a["id"]: 1, b["id"]: 2}
+        assert server.post(f"/api/jobs/{c['id']}/move", {"before": None}).json()["position"] == 2
+        for id, before in ((running["id"], a["id"]), (a["id"], running["id"])):
+            refused = server.post(f"/api/jobs/{id}/move", {"before": before})
+            assert (refused.status_code, refused.json()["error"]["code"]) == (409, "not_queued")
+        assert server.post(f"/api/jobs/{a['id']}/move", {"before": "nobodys"}).status_code == 404
+        assert server.post(f"/api/jobs/{a['id']}/move", {"before": 3}).json()["error"]["param"] == "before"
+        assert server.post(f"/api/jobs/{a['id']}/move", {}).json()["error"]["param"] == "before"
+        taken = server.post(f"/api/jobs/{a['id']}/withdraw").json()
+        assert (taken["request"], taken["state"]) == (a["request"], "cancelled")
+        assert server.http.get(f"/api/jobs/{a['id']}").status_code == 404
+        assert server.post(f"/api/jobs/{running['id']}/withdraw").status_code == 409
+        assert server.post("/api/jobs/cancel?waiting=true").json() == {"ids": [b["id"], c["id"]]}
+        assert server.post("/api/jobs/cancel").json() == {"ids": [running["id"]]}
+        assert server.post("/api/jobs/cancel").json() == {"ids": []}
+
+
+def test_one_picture_is_left_out(server):
+    job = submit(server, steps=100)
+    path = f"/api/jobs/{job['id']}/slots"
+    assert server.post(f"{path}/1/cancel").json()["dropped"] == [1]
+    done = ended(server, job["id"])
+    assert (done["state"], done["dropped"], done["images"][1]) == ("done", [1], None)
+    assert server.post(f"{path}/0/cancel").json() == done  # too late
+    assert server.post(f"{path}/2/cancel").status_code == 404
+    assert server.post(f"{path}/-1/cancel").json()["error"]["param"] == "slot"
+    assert server.post("/api/jobs/nobodys/slots/0/cancel").status_code == 404
+
+
+def test_a_refusal_says_why_at_both_doors(server):
+    why = "The model cannot serve this request: the stub was asked to refuse."
+    failed = ended(server, submit(server, prompt="stub: refuse")["id"])
+    assert (failed["error"], failed["detail"]) == ("refused", "the stub was asked to refuse")
+    answer = server.paint(prompt="stub: refuse")
+    assert (answer.status_code, answer.json()["error"]["message"]) == (400, why)
+    with server.http.stream("POST", "/v1/images/generations", json={"prompt": "stub: refuse", "stream": True}) as response:
+        assert [data["error"]["message"] for _, data in events(response)] == [why]
+    broken = ended(server, submit(server, prompt="stub: break")["id"])
+    assert (broken["error"], broken["detail"]) == ("internal", None)
+
+
+def test_a_call_whose_picture_was_left_out_was_cancelled(server):
+    def leave_out() -> None:
+        until = time.monotonic() + 10
+        while time.monotonic() < until:
+            (job,) = server.http.get("/api/jobs?limit=1").json()["jobs"]
+            if job["request"]["prompt"] == "half a pair":
+                server.post(f"/api/jobs/{job['id']}/slots/0/cancel")
+                return
+
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(leave_out)
+        answer = server.paint(prompt="half a pair", n=2, num_inference_steps=100)
+    assert (answer.status_code, answer.json()["error"]["code"]) == (400, "cancelled")
 
 
 @pytest.mark.parametrize(

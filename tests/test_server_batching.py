@@ -12,8 +12,9 @@ import pytest
 import torch
 from PIL import Image
 
-from unclip import inpainting, tasks
-from unclip.images import read_picture, save_png
+from unclip import tasks
+from unclip.images import read_picture, resize, save_png, to_images, to_tensor
+from unclip.inpainting import Sides, inpaint, outpaint
 from unclip.pipeline import load
 from unclip.request import Options
 from unclip.server import batching
@@ -115,9 +116,13 @@ EDITS = {
         {"images": ("a", "b"), "frames": 3},
         lambda m, a, b, how: tasks.interpolate(m, [a, b], frames=3, seed=4, **how)[0],
     ),
+    "interpolate to a prompt": (
+        {"task": "interpolate", "images": ("a", "b"), "prompt": "a disc", "frames": 3},
+        lambda m, a, b, how: tasks.interpolate(m, [a, b, "a disc"], frames=3, seed=4, **how)[0],
+    ),
     "outpaint": (
         {"prompt": "a bar", "left": 8, "size": None},
-        lambda m, a, b, how: inpainting.outpaint(m, a, "a bar", left=8, seed=4, options=how["options"])[0],
+        lambda m, a, b, how: outpaint(m, a, Sides(left=8), "a bar", seed=4, options=how["options"])[0],
     ),
 }
 
@@ -147,20 +152,25 @@ def test_every_task_is_what_the_tasks_say(painter, micro_bundle, files, name):
     expected = twin(load(micro_bundle, device="cpu", precision="fp32"), a, b, how)
     assert own.image.tobytes() == expected.tobytes()
     assert own.settings == expected.info["unclip"]
-    assert [parent["file"] for parent in own.settings["parents"]] == [f"{end}.png" for end in asked.images]
+    parents = [*(f"{end}.png" for end in asked.images), *([asked.prompt] if "to a prompt" in name else [])]
+    assert [parent.get("file") or parent["prompt"] for parent in own.settings["parents"]] == parents
 
 
-def test_what_an_edit_keeps_is_kept_at_any_size(painter, files, tmp_path):
+def test_an_edit_at_another_size_is_what_inpaint_says(painter, micro_bundle, files, tmp_path):
     mask = Image.new("L", (32, 32), 0)
-    mask.paste(255, (8, 8, 24, 24))
+    mask.paste(255, (8, 8, 24, 9))  # which would be lost, were it made smaller as a picture is
     mask.save(tmp_path / "mask.png")
-    asked = request(task="inpaint", prompt="a disc", images=("a",), mask="m", size=512, steps=2, guidance=None)
-    image = painter().paint(asked, 0, [files[0], str(tmp_path / "mask.png")], lambda *_: None, NEVER).image
-    assert image.size == (512, 512)
-    enlarged = read_picture(files[0]).resize((512, 512), Image.Resampling.BICUBIC)
-    kept = np.s_[:100]
-    assert (np.asarray(image)[kept] == np.asarray(enlarged)[kept]).all()
-    assert apart(image, enlarged) > 0
+    read = [read_picture(path) for path in (files[0], tmp_path / "mask.png")]
+    for side in (512, 256):
+        asked = request(task="inpaint", prompt="a disc", images=("a",), mask="m", size=side, steps=2, guidance=None)
+        own = painter(exact=True).paint(asked, 0, [files[0], str(tmp_path / "mask.png")], lambda *_: None, NEVER)
+        model = load(micro_bundle, device="cpu", precision="fp32")
+        (twin,) = inpaint(model, *read, "a disc", n=1, seed=asked.seed, size=side, options=Options(steps=2))
+        assert own.image.tobytes() == twin.tobytes()
+        assert (own.settings, own.settings["size"]) == (twin.info["unclip"], side)
+        enlarged = to_images(resize(to_tensor(read[:1]), side))[0]
+        assert (np.asarray(own.image)[side // 2 :] == np.asarray(enlarged)[side // 2 :]).all()
+        assert apart(own.image, enlarged) > 0
 
 
 @pytest.mark.parametrize(

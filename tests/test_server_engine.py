@@ -10,12 +10,12 @@ from functools import partial
 
 import pytest
 from PIL import Image
-from stub_engine import asked, ended, events_of, ready, run, until
+from stub_engine import all_threads, asked, ended, events_of, ready, run, until
 
 from unclip.errors import RequestError
 from unclip.server.engine import Engine
 from unclip.server.events import Channel
-from unclip.server.jobs import Draining, JobState, QueueFull
+from unclip.server.jobs import Draining, Job, JobState, QueueFull
 from unclip.server.live import Pace
 from unclip.server.store import Store
 
@@ -103,6 +103,150 @@ def test_a_queued_job_is_cancelled_at_once_and_the_next_moves_up(serve):
         assert positions[-1] is None
 
     serve(work, batch=1)
+
+
+async def begun(engine: Engine, job: Job) -> None:
+    """Waits until a job runs."""
+    async for event in engine.subscribe(job.id):
+        if event.data.get("state") == "running":
+            return
+
+
+def test_the_queue_is_put_in_another_order_and_everybody_is_told(serve):
+    order = []
+
+    async def work(engine: Engine, store: Store) -> None:
+        first, *waiting = [await engine.submit("me", asked(n=1, steps=500)) for _ in range(4)]
+        await begun(engine, first)
+        a, b, c = (job.id for job in waiting)
+        listening = engine.subscribe(c)
+        assert (await anext(listening)).data["position"] == 2
+        assert await engine.move(c, a)
+        assert (await anext(listening)).data["position"] == 0
+        await listening.aclose()
+        assert [engine.place(id)["position"] for id in (a, b, c)] == [1, 2, 0]
+        assert await engine.move(a, None)
+        assert not await engine.move(a, first.id)  # that one runs
+        assert not await engine.move(first.id, a)
+        assert not await engine.move("nobody's", None)
+        order.extend((first.id, c, b, a))
+
+    async def after(engine: Engine, store: Store) -> None:
+        """Over a restart: the one that ran comes first again."""
+        for id in order:
+            while (job := store.job(id)) is None or job.state == JobState.QUEUED:
+                await asyncio.sleep(0.01)
+            assert [engine.place(other)["position"] for other in order[order.index(id) + 1 :]] == [
+                *range(len(order) - order.index(id) - 1)
+            ]
+            await engine.cancel(id)
+
+    serve(work, batch=1)
+    serve(after, batch=1)
+
+
+def test_all_that_waits_is_ended_or_all_there_is(serve):
+    async def work(engine: Engine, store: Store) -> None:
+        running, *mine = [await engine.submit("me", asked(n=1, steps=500)) for _ in range(3)]
+        yours = await engine.submit("you", asked(n=1, steps=500))
+        await begun(engine, running)
+        assert await engine.cancel_all("me", waiting=True) == [job.id for job in mine]
+        assert engine.place(yours.id)["position"] == 0
+        assert (engine.health()["queued"], engine.health()["running"]) == (1, 1)
+        assert await engine.cancel_all("me") == [running.id]
+        assert {store.job(job.id).state for job in (running, *mine)} == {JobState.CANCELLED}  # type: ignore[union-attr]
+        await begun(engine, yours)
+        assert await engine.cancel_all("nobody") == []
+
+    serve(work, batch=1)
+
+
+def test_a_job_is_taken_back_only_before_it_began(serve):
+    async def work(engine: Engine, store: Store) -> None:
+        running, waiting = [await engine.submit("me", asked(n=1, steps=500)) for _ in range(2)]
+        await begun(engine, running)
+        taken = await engine.withdraw(waiting.id)
+        assert taken is not None
+        assert (taken.state, taken.request) == (JobState.CANCELLED, waiting.request)
+        assert [await engine.withdraw(id) for id in (waiting.id, running.id, "nobody's")] == [None] * 3
+        assert engine.health()["running"] == 1
+
+    serve(work, batch=1)
+
+
+def test_a_job_that_waits_is_told_when_it_should_be_done(serve):
+    async def work(engine: Engine, store: Store) -> None:
+        await ended(engine, await engine.submit("me", asked(n=2, steps=20)))
+        first, second, third = [await engine.submit("me", asked(n=n, steps=500)) for n in (1, 2, 3)]
+        await begun(engine, first)
+        pace = engine.health()["seconds_per_picture"]
+        assert pace > 0.5  # twenty steps
+        etas = [engine.place(job.id)["eta_seconds"] for job in (second, third)]
+        assert etas == pytest.approx([3 * pace, 6 * pace], rel=0.2)
+        assert engine.place(first.id) == {"position": None, "eta_seconds": None}
+        await engine.drop(second.id, 0)
+        await engine.move(third.id, second.id)
+        etas = [engine.place(job.id)["eta_seconds"] for job in (third, second)]
+        assert etas[1] == pytest.approx(5 / 4 * etas[0], rel=0.1)
+
+    serve(work, batch=1)
+
+
+def test_one_picture_is_dropped_and_the_others_go_on(serve):
+    async def work(engine: Engine, store: Store) -> None:
+        await ready(engine)
+        job = await engine.submit("me", asked(n=4, steps=10))
+        await until(engine, job, "progress")
+        await engine.drop(job.id, 1)  # is painted now
+        await engine.drop(job.id, 3)  # waits
+        begun = time.monotonic()
+        while any(slot == 1 for worker in engine._workers for _, slot in worker.painting):
+            await asyncio.sleep(0.005)
+        assert time.monotonic() - begun < 0.1 + 0.2
+        done = await ended(engine, job)
+        assert (done.state, done.dropped, done.progress) == (JobState.DONE, (1, 3), 1.0)
+        assert [bool(image) for image in done.images] == [True, False, True, False]
+        assert len(list((store.data / "images").rglob("*.png"))) == 2
+        await engine.drop(job.id, 0)
+        assert store.job(job.id) == done
+
+    serve(work, stub_step_seconds=0.1, batch=2)
+
+
+def test_dropping_all_of_a_job_cancels_it_wherever_it_is(serve):
+    async def work(engine: Engine, store: Store) -> None:
+        running, waiting = [await engine.submit("me", asked(n=2, steps=500)) for _ in range(2)]
+        await begun(engine, running)
+        for job in (waiting, running):
+            told = asyncio.create_task(events_of(engine, job.id))
+            for slot in (0, 1, 1):
+                await engine.drop(job.id, slot)
+            end = await ended(engine, job)
+            assert (end.state, end.dropped, end.images) == (JobState.CANCELLED, (0, 1), (None, None))
+            assert [event.kind for event in await told if event.kind == "dropped"] == ["dropped"] * 2
+        assert engine.health()["queued"] == 0
+
+    serve(work, batch=1)
+
+
+def test_a_dropped_picture_is_not_painted_after_a_restart_either(serve):
+    ids = []
+
+    async def work(engine: Engine, store: Store) -> None:
+        job = await engine.submit("me", asked(n=2, steps=20))
+        ids.append(job.id)
+        await until(engine, job, "progress")
+        await engine.drop(job.id, 0)
+
+    async def after(engine: Engine, store: Store) -> None:
+        told = await events_of(engine, ids[0])
+        assert {event.data["slot"] for event in told if event.kind == "progress"} == {1}
+        done = store.job(ids[0])
+        assert done is not None
+        assert (done.state, done.dropped) == (JobState.DONE, (0,))
+
+    serve(work, batch=1)
+    serve(after, batch=1)
 
 
 @pytest.mark.parametrize("at", ["state", "progress", "preview", "image"])
@@ -195,6 +339,7 @@ def test_nothing_grows(serve):
 
     async def work(engine: Engine, store: Store) -> None:
         pid = await ready(engine)
+        await all_threads(store)
         counts = []
         for _ in range(3):
             for _ in range(2):
@@ -235,12 +380,16 @@ def test_a_slow_listener_misses_steps_and_never_ends():
     asyncio.run(work())
 
 
-def test_the_pace_is_that_of_late_and_says_when_to_come_again(monkeypatch):
-    clock = iter([1000.0, 1002.0, 1004.0, 2000.0, 2002.0])
+def test_the_pace_is_that_of_work_and_says_when_to_come_again(monkeypatch):
+    clock = iter([1000.0, 1002.0, 1003.0, 90_000.0, 90_001.0, 90_500.0])
     monkeypatch.setattr(time, "monotonic", lambda: next(clock))
     pace = Pace()
     assert (pace.seconds, pace.retry_after_ms(3)) == (None, 3000)
-    for _ in range(5):
-        pace.picture()
-    assert pace.seconds == 2.0
-    assert [pace.retry_after_ms(left) for left in (0, 3, 10**6)] == [250, 6000, 60_000]
+    for works in ((0.5, 1.0), (0.5,)):
+        pace.begin()
+        for work in works:
+            pace.came_on(work)
+    assert pace.seconds == pytest.approx(2.0, rel=0.02)  # the rest between does not count
+    assert [pace.retry_after_ms(left) for left in (0, 10**6)] == [250, 60_000]
+    pace.came_on(1.0)
+    assert pace.seconds == pytest.approx(499, rel=0.02)  # what comes now takes longer

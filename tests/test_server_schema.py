@@ -13,18 +13,22 @@ from hypothesis.errors import Unsatisfiable
 from live_server import live
 from schemathesis import GenerationMode
 from schemathesis.specs.openapi.checks import negative_data_rejection, positive_data_acceptance
+from toy_index import Indexed
 
 CASES = int(os.environ.get("UNCLIP_SCHEMA_CASES", "60"))
 STREAMS = ("/api/events",)  # which does not end
 
-# What the document cannot say: a picture's bytes, the pictures that a task takes, and that a form's numbers are text.
+# What the document cannot say: a picture's bytes, the pictures that a task takes, that a form's numbers are text, and that a
+# search is for one thing.
 UNSAID = ("/v1/images/edits", "/v1/images/variations", "/api/jobs", "/api/images")
+UNSAID += ("/knn-service", "/metadata", "/api/search")
 
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory):
-    limits = {"requests_per_minute": 1_000_000}
-    with live(tmp_path_factory.mktemp("server"), limits=limits, queue=100_000) as running:
+    limits = {"requests_per_minute": 1_000_000, "searches_per_minute": 1_000_000}
+    index = Indexed(tmp_path_factory.mktemp("index")).config
+    with live(tmp_path_factory.mktemp("server"), limits=limits, queue=100_000, **index) as running:
         yield running
 
 
@@ -61,3 +65,12 @@ def test_every_made_up_request_is_answered_as_the_document_says(server, mode):
             tried += 1
     assert tried >= (8 if mode is GenerationMode.NEGATIVE else len(operations))
     assert (400 if mode is GenerationMode.NEGATIVE else 200) in answered
+
+
+def test_a_stream_is_as_the_document_says(server):
+    document = schemathesis.openapi.from_url(f"{server.url}/openapi.json")
+    body = {"prompt": "a cat", "stream": True, "partial_images": 1, "size": "256x256", "response_format": "b64_json"}
+    case = document["/v1/images/generations"]["POST"].Case(body=body, media_type="application/json")
+    response = case.call_and_validate(timeout=20)
+    assert response.headers["content-type"][0].startswith("text/event-stream")
+    assert response.content.count(b"data: ") >= 1

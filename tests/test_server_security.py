@@ -1,5 +1,6 @@
 """Who may call the server, from where, how often and how much."""
 
+import itertools
 import time
 from collections.abc import Iterator
 
@@ -18,7 +19,7 @@ from unclip.server.signing import Signer, load_secret
 
 KEY, OTHER = "sk-first-of-two", "sk-second-of-two"
 FOUR = {"message", "type", "param", "code"}
-OPEN = {"/", "/healthz", "/readyz", "/api/config", "/pictures/{name}"}
+OPEN = {"/", "/healthz", "/readyz", "/api/config", "/pictures/{name}", "/pictures/found/{index}/{edition}/{name}"}
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +31,7 @@ def server(tmp_path_factory):
 @pytest.fixture(scope="module")
 def locked(tmp_path_factory):
     with live(
-        tmp_path_factory.mktemp("locked"), keys=[KEY, OTHER], limits={"json_bytes": 2000, "body_seconds": 0.5}
+        tmp_path_factory.mktemp("locked"), keys=[KEY, OTHER], azure=True, limits={"json_bytes": 2000, "body_seconds": 0.5}
     ) as running:
         yield running
 
@@ -223,6 +224,31 @@ def test_a_bucket_refills_evenly_by_its_own_clock():
     assert limit.take("b")[0]
     now[0] += 2.001
     assert [limit.take("a")[0] for _ in range(3)] == [True, True, False]
+
+
+def test_the_limit_is_a_keys_own_and_a_clock_that_jumps_changes_nothing(tmp_path, monkeypatch):
+    with live(tmp_path, keys=[KEY, OTHER], limits={"requests_per_minute": 120}) as server:
+
+        def paint(key: str, size: str) -> httpx2.Response:
+            return server.post("/v1/images/generations", {"prompt": "a cat", "size": size}, headers=bearer(key))
+
+        jumps = itertools.cycle([0, 86_400, -86_400])
+        monkeypatch.setattr(time, "time", lambda real=time.time: real() + next(jumps))
+        since = time.monotonic()
+        answers = [paint(KEY, "7") for _ in range(180)]  # wrong, and counted all the same
+        refilled = (time.monotonic() - since) * 120 / 60
+        granted = [answer for answer in answers if answer.status_code == 400]
+        assert 119 <= len(granted) <= 121 + refilled
+        left = [int(answer.headers["x-ratelimit-remaining-requests"]) for answer in answers]
+        assert left[0] == 119
+        assert all(a >= b - 1 for a, b in itertools.pairwise(left))
+        refused = next(answer for answer in answers if answer.status_code == 429)
+        assert refused.json()["error"]["code"] == "rate_limit_exceeded"
+        assert 0 < int(refused.headers["retry-after-ms"]) <= 500
+        assert refused.headers["retry-after"] == "1"
+        with openai.OpenAI(base_url=f"{server.url}/v1", api_key=KEY, max_retries=3) as client:
+            assert len(client.images.generate(prompt="a cat", size="256x256").data or []) == 1  # it waits as it is told
+        assert paint(OTHER, "256x256").headers["x-ratelimit-remaining-requests"] == "119"
 
 
 def test_a_forms_worst_moments_are_no_fault_of_ours(server):

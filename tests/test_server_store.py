@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,8 @@ from PIL import Image
 
 from unclip.errors import ConfigError, RequestError
 from unclip.server import store as stores
-from unclip.server.jobs import ERRORS, Job, JobRequest, JobState
+from unclip.server.jobs import ERRORS, Job, JobRequest, JobState, why
+from unclip.server.schema import STEPS
 from unclip.server.store import Store
 
 
@@ -65,6 +67,46 @@ def test_jobs_are_claimed_in_their_order_and_each_once(store):
     assert [store.claim(), store.in_state(JobState.RUNNING)] == [None, ids]
 
 
+def test_a_queue_is_moved_within_its_owners_places(store):
+    a, yours, b, c = (store.add_job(owner, asked()).id for owner in ("me", "you", "me", "me"))
+    assert store.move(c, a)
+    assert store.in_state(JobState.QUEUED) == [c, yours, a, b]
+    assert store.move(c, None)
+    assert store.move(b, b)
+    assert store.in_state(JobState.QUEUED) == [a, yours, b, c]
+    for id, before in ((a, yours), (a, "gone"), ("gone", None)):
+        assert not store.move(id, before)
+    assert known(store.claim()).id == a
+    assert not store.move(b, a)
+    assert store.move(c, b)
+    store.release(a)
+    assert store.in_state(JobState.QUEUED) == [a, yours, c, b]
+
+
+def test_a_dropped_slot_takes_no_picture_and_a_painted_one_is_not_dropped(store):
+    job = store.add_job("me", asked(n=3))
+    assert store.drop_slot(job.id, 1)
+    assert not store.drop_slot(job.id, 1)
+    assert store.finish_slot(job.id, 1, png(), {}) == (None, None)
+    image, _ = store.finish_slot(job.id, 0, png(), {})
+    assert not store.drop_slot(job.id, 0)
+    assert not store.drop_slot("gone", 0)
+    now = known(store.job(job.id))
+    assert (now.images, now.dropped, store.slots_done(job.id)) == ((image, None, None), (1,), {0, 1})
+    assert len(files(store)) == 1
+
+
+def test_the_last_picture_ends_its_job_and_a_last_drop_is_found_at_the_start(store):
+    painted, mixed, dropped = (known(store.add_job("me", asked()) and store.claim()).id for _ in range(3))
+    assert store.finish_slot(painted, 1, png(), {})[1] is None
+    _, ended = store.finish_slot(painted, 0, png(), {})
+    assert ended == store.update(painted, state=JobState.CANCELLED) == store.job(painted)
+    assert (ended.state, ended.progress, None in ended.images) == (JobState.DONE, 1.0, False)
+    store.finish_slot(mixed, 1, png(), {})
+    assert [store.drop_slot(*slot) for slot in ((mixed, 0), (dropped, 0), (dropped, 1))]
+    assert [job.state for job in store.recover()] == [JobState.DONE, JobState.CANCELLED]
+
+
 def test_history_is_paged_newest_first_and_an_owners_own(store):
     mine = [store.add_job("me", asked()).id for _ in range(5)]
     other = store.add_job("you", asked()).id
@@ -80,6 +122,11 @@ def test_what_has_ended_stays_as_it_ended(store):
     assert (failed.state, failed.error, failed.progress) == (JobState.FAILED, "internal", 0.5)
     assert failed.finished is not None
     assert store.update(job.id, state=JobState.DONE, progress=1.0) == failed
+    refused = known(store.update(store.add_job("me", asked()).id, state=JobState.FAILED, error="refused", detail="no ears"))
+    assert (refused.detail, why(refused.error, refused.detail)) == (
+        "no ears",
+        "The model cannot serve this request: no ears.",
+    )
     assert store.update("gone", progress=1.0) is None
 
 
@@ -87,7 +134,7 @@ def test_a_slot_takes_one_picture(store):
     parent = store.add_image("me", png())
     job = store.add_job("me", asked(task="variations", prompt=None, images=(parent,)))
     with ThreadPoolExecutor(4) as pool:
-        ids = list(pool.map(lambda i: store.finish_slot(job.id, 1, png((i, 0, 0)), {"seed": 3}), range(6)))
+        ids = list(pool.map(lambda i: store.finish_slot(job.id, 1, png((i, 0, 0)), {"seed": 3})[0], range(6)))
     (image,) = [id for id in ids if id]
     row = store.image(image)
     assert row is not None
@@ -96,7 +143,7 @@ def test_a_slot_takes_one_picture(store):
     assert known(store.job(job.id)).images == (None, image)
     assert store.slots_done(job.id) == {1}
     assert len(files(store)) == 2  # no second picture is left behind
-    assert store.finish_slot("gone", 0, png(), {}) is None
+    assert store.finish_slot("gone", 0, png(), {}) == (None, None)
 
 
 def files(store: Store) -> list[Path]:
@@ -105,7 +152,7 @@ def files(store: Store) -> list[Path]:
 
 def test_a_deleted_picture_is_gone_everywhere_and_is_not_painted_again(store):
     job = store.add_job("me", asked())
-    image = store.finish_slot(job.id, 0, png(), {})
+    image, _ = store.finish_slot(job.id, 0, png(), {})
     path = store.path(image)
     assert path.read_bytes() == png()
     shelf = store.create_collection("me", "best")
@@ -155,7 +202,7 @@ def test_collections(store):
 
 def test_forgetting_a_job_keeps_what_is_in_a_collection(store):
     job = store.add_job("me", asked())
-    kept, lost = (store.finish_slot(job.id, slot, png(), {}) for slot in (0, 1))
+    kept, lost = (store.finish_slot(job.id, slot, png(), {})[0] for slot in (0, 1))
     store.add_to_collection(store.create_collection("me", "best").id, kept)
     assert store.delete_job(job.id)
     assert not store.delete_job(job.id)
@@ -179,13 +226,13 @@ def test_what_was_running_is_queued_once_and_then_fails(tmp_path):
 
 
 def interrupted(folder: Path) -> tuple[str, str, str]:
-    """A store whose server died with a job half painted, one queued, and one of which only the end was not noted."""
+    """A store whose server died with a job half painted, one queued, and one whose last slot had just been dropped."""
     store = Store(folder)
     whole, first, second = (store.add_job("me", asked()).id for _ in range(3))
-    store.claim()
-    store.claim()
-    for job, slot in ((whole, 0), (whole, 1), (first, 1)):
-        store.finish_slot(job, slot, png(), {})
+    for job in (whole, first):
+        store.claim()
+        store.finish_slot(job, 1, png(), {})
+    store.drop_slot(whole, 0)
     store.close()
     return first, second, whole
 
@@ -215,11 +262,11 @@ def test_a_full_disk_changes_nothing(store, monkeypatch):
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(stores, "write_bytes", full)
+        patch.setattr(stores, "write_new", full)
         with pytest.raises(OSError, match="No space"):
             store.finish_slot(job.id, 0, png(), {})
     assert files(store) == []
-    assert store.finish_slot(job.id, 0, png(), {}) is not None
+    assert store.finish_slot(job.id, 0, png(), {})[0] is not None
 
 
 def test_a_row_that_cannot_be_written_takes_its_file_along(store):
@@ -248,6 +295,33 @@ def test_a_newer_database_and_none_at_all_are_one_line(tmp_path):
         assert "\n" not in str(error.value)
 
 
+def test_a_folder_of_the_first_version_opens_with_all_it_holds(tmp_path):
+    (tmp_path / "images" / "ab").mkdir(parents=True)
+    (tmp_path / "images" / "ab" / "abc.png").write_bytes(png())
+    with closing(sqlite3.connect(tmp_path / "unclip.db")) as db:
+        db.executescript(STEPS[0] + "PRAGMA user_version = 1;")
+        request = asked(seed=3).model_dump_json(exclude_defaults=True)
+        jobs = [(4, "old", "done", 1.0), (7, "waits", "queued", 2.0), (9, "too", "queued", 3.0)]
+        insert = "INSERT INTO jobs (seq, id, owner, request, state, created) VALUES (?, ?, 'me', ?, ?, ?)"
+        db.executemany(insert, [(seq, id, request, state, created) for seq, id, state, created in jobs])
+        db.execute("INSERT INTO images VALUES ('abc', 'me', 'made', 8, 6, 'old', 1, '{}', '[]', 1.0)")
+        db.execute("INSERT INTO slots VALUES ('old', 1, 'abc')")
+        db.commit()
+    for _ in range(2):
+        store = Store(tmp_path)
+        store.recover()
+        assert [job.id for job in store.jobs("me")] == ["too", "waits", "old"]
+        old = known(store.job("old"))
+        assert (old.images, old.dropped, old.detail, old.request.seed) == ((None, "abc"), (), None, 3)
+        assert store.in_state(JobState.QUEUED) == ["waits", "too"]
+        new = store.add_job("me", asked()).id
+        assert store.move("too", "waits")
+        assert store.in_state(JobState.QUEUED) == ["too", "waits", new]
+        store.move("waits", "too")
+        store.delete_job(new)
+        store.close()
+
+
 WRITER = """
 import sys
 from pathlib import Path
@@ -258,7 +332,7 @@ png = Path(sys.argv[2]).read_bytes()
 while True:
     job = store.add_job("me", JobRequest(task="generate", prompt="a cat", n=1))
     store.claim()
-    image = store.finish_slot(job.id, 0, png, {})
+    image, _ = store.finish_slot(job.id, 0, png, {})
     store.update(job.id, state=JobState.DONE)
     print(job.id, image, flush=True)
 """
@@ -297,7 +371,7 @@ def test_a_thread_that_ends_leaves_the_others_alone(store):
         ({"prompt": None}, "needs a prompt"),
         ({"prompt": "x" * 1001}, "at most 1000"),
         ({"images": ["a"]}, "generate takes 0 images, not 1"),
-        ({"task": "interpolate", "images": ["a"]}, "takes 2 to 8 images, not 1"),
+        ({"task": "interpolate", "images": ["a"], "prompt": None}, "takes 2 to 8 images, not 1"),
         ({"task": "text_diff", "images": ["a"]}, "differ"),
         ({"task": "outpaint", "images": ["a"]}, "at least one of"),
         ({"task": "variations", "images": ["a"], "mask": "b"}, "takes no mask"),

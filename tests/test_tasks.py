@@ -10,9 +10,10 @@ import toy_karlo
 from PIL import Image
 
 import unclip
-from unclip import tasks
+from unclip import tasks, ways
 from unclip.errors import ConfigError, RequestError
 from unclip.images import read_settings, save_png, to_images
+from unclip.pairs import pair_of
 from unclip.request import Options, retracing
 from unclip.rng import Rng
 
@@ -36,22 +37,6 @@ def pixels(images) -> list[bytes]:
 
 def apart(one: Image.Image, other: Image.Image) -> float:
     return float(np.abs(np.asarray(one, dtype=float) - np.asarray(other, dtype=float)).mean())
-
-
-def test_slerp_walks_the_circle_evenly_and_keeps_the_length():
-    a, b = torch.tensor([3.0, 0.0]), torch.tensor([0.0, 3.0])
-    for theta in (0.0, 0.25, 0.5, 1.0):
-        angle = theta * math.pi / 2
-        torch.testing.assert_close(tasks.slerp(a, b, theta), 3 * torch.tensor([math.cos(angle), math.sin(angle)]))
-    assert tasks.slerp(a, 3 * b, 0.5).norm().item() == pytest.approx(6.0)
-    torch.testing.assert_close(tasks.slerp(a, 2 * a, 0.5), 1.5 * a)
-
-
-def test_a_way_through_three_points_passes_each():
-    points = torch.randn(3, 5, generator=torch.Generator().manual_seed(0))
-    way = tasks.along(points, [0, 0.5, 1, 1.5, 2])
-    torch.testing.assert_close(way[::2], points)
-    torch.testing.assert_close(way[3], tasks.slerp(points[1], points[2], 0.5))
 
 
 def test_principal_axes_are_the_longest_first_and_no_more_than_there_are():
@@ -78,13 +63,13 @@ def test_more_steps_bring_a_picture_nearer(painter, red):
 
 
 def test_a_reconstruction_is_of_its_own_z_and_noise(painter, red, blue):
-    z, x_T = tasks.invert(painter, red, options=FEW)
+    z, x_T, _ = pair_of(painter, red, options=FEW)
     assert (z.shape, x_T.shape) == ((1, 32), (1, 3, SIDE, SIDE))
     made = tasks.reconstruct(painter, red, size=SIDE, options=FEW)
     again = painter.decode(z, Rng([0]), x_T=x_T, options=retracing(FEW))
     assert pixels(to_images(again)) == pixels([made.image])
     assert made.cosine > 0.9
-    other = tasks.invert(painter, blue, options=FEW)
+    other = pair_of(painter, blue, options=FEW)
     swapped = painter.decode(z, Rng([0]), x_T=other.x_T, options=retracing(FEW))
     assert apart(to_images(swapped)[0], made.image) > apart(made.image, to_images(painter.pixels(red))[0])
 
@@ -115,26 +100,8 @@ def test_interpolation_begins_and_ends_with_the_pictures(painter, red, blue):
     assert len(set(pixels(way))) == 5
     z = painter.embed([red, blue])
     fixed = tasks.interpolate(painter, [red, blue], frames=3, noise="fixed", seed=4, size=SIDE)
-    halfway = tasks.slerp(z[0], z[1], 0.5)[None]
+    halfway = ways.slerp(z[0], z[1], 0.5)[None]
     assert pixels(fixed[1:2]) == pixels(painter.paint(halfway, [4], size=SIDE))
-
-
-def test_frames_are_chosen_where_clip_sees_even_steps_and_none_back():
-    angles = torch.tensor([0.0, 0.02, 0.04, 0.3, 0.25, 0.5, 0.55, 0.8, 1.0]) * math.pi / 2  # a stop, a step back, leaps
-    seen = torch.stack([angles.cos(), angles.sin(), torch.zeros(9)], dim=1)
-    ends = torch.eye(3)
-    places = tasks.fine_places(2, 3)
-    assert places == [i / 8 for i in range(9)]
-    assert tasks.paced(places, seen, ends[:2], 3) == [0, 5 / 8, 1]
-    assert tasks.paced(places, seen, ends[:2], 5) == [0, 4 / 8, 5 / 8, 7 / 8, 1]
-    # Two more frames are to be had without a step back, and never more than one of the two that lie in one.
-    chosen = tasks.paced(places, seen, ends[:2], 8)
-    assert [place * 8 in (3, 4) for place in chosen].count(True) == 1
-    # On to a third end, as fast as z goes: frames that belong at an end stay there, even when what CLIP sees disagrees.
-    even = torch.arange(1, 9) / 8 * math.pi / 2
-    seen = torch.cat([seen, torch.stack([torch.zeros(8), even.cos(), even.sin()], dim=1)])
-    assert tasks.paced(tasks.fine_places(3, 5), seen, ends, 5) == [0, 5 / 8, 1, 1.5, 2]
-    assert tasks.paced(tasks.fine_places(3, 5), seen.flip(0), ends, 5)[::2] == [0, 1, 2]
 
 
 def test_the_pace_that_is_seen_takes_frames_of_the_way_that_z_goes(painter, red, blue):
@@ -142,11 +109,35 @@ def test_the_pace_that_is_seen_takes_frames_of_the_way_that_z_goes(painter, red,
     given = {"noise": "fixed", "pace": "seen", "seed": 4, "size": SIDE}
     way = tasks.interpolate(painter, [red, blue], frames=4, progress=lambda stage, step: stages.append(stage), **given)
     assert list(dict.fromkeys(stages)) == ["pace", "decoder"]
-    z, fine = torch.cat([painter.embed(red), painter.embed(blue)]), tasks.fine_places(2, 4)
-    looked = painter.paint(tasks.along(z, fine), [4] * len(fine), size=SIDE)
-    places = tasks.paced(fine, painter.embed(looked), z, 4)
+    z, fine = torch.cat([painter.embed(red), painter.embed(blue)]), ways.fine_places(2, 4)
+    looked = painter.paint(ways.along(z, fine), [4] * len(fine), size=SIDE)
+    places = ways.paced(fine, painter.embed(looked), z, 4)
     assert pixels(way) == [looked[fine.index(place)].tobytes() for place in places]
     assert way[0].info["unclip"]["pace"] == "seen"
+
+
+def test_who_has_the_pairs_inverts_no_more(painter, red, blue):
+    few = {"size": SIDE, "options": FEW}
+    ends, stages = [red, "a blue disc", blue], []
+    pairs = [pair_of(painter, end, seed=2 + i, options=FEW) for i, end in enumerate(ends)]
+    told = {"progress": lambda stage, step: stages.append(stage), **few}
+    words, varied = ("a red disc", "a blue disc"), {"n": 1, "seed": 3, "eta": 0.5}
+    made = [
+        *(tasks.frame(painter, pairs, number, frames=4, seed=2, **told) for number in range(4)),
+        *tasks.interpolate(painter, pairs, frames=4, seed=2, **told),
+        *tasks.text_diff(painter, pairs[0], *words, **told),
+        *tasks.variations(painter, pairs[0], **varied, **told),
+    ]
+    assert set(stages) == {"decoder"}
+    whole = tasks.interpolate(painter, ends, frames=4, seed=2, **few)
+    expected = [
+        *whole,
+        *whole,
+        *tasks.text_diff(painter, red, *words, **few),
+        *tasks.variations(painter, red, **varied, **few),
+    ]
+    assert pixels(made) == pixels(expected)
+    assert [image.info for image in made] == [image.info for image in expected]
 
 
 def test_pictures_and_prompts_meet(painter, red):
@@ -201,7 +192,8 @@ def test_strength_says_how_far_a_picture_is_noised(painter, red):
         red,
         "a blue disc",
         strength=0.5,
-        seed=[3, 9],
+        n=2,
+        seed=8,
         size=SIDE,
         options=Options(steps=10),
         progress=lambda stage, step: steps.append(stage),
@@ -265,7 +257,10 @@ BAD = {
     "noise": (lambda m, a, b: tasks.interpolate(m, [a, b], noise="loud"), "noise = 'loud'"),
     "pace": (lambda m, a, b: tasks.interpolate(m, [a, b], pace="fast"), "pace = 'fast': expected even or seen"),
     "same ends": (lambda m, a, b: tasks.interpolate(m, [b, a, a]), "ends 2 and 3 are the same to tiny"),
-    "tiny": (lambda m, a, b: tasks.invert(m, Image.new("RGB", (1, 1))), "1 x 1 px: expected 8 to"),
+    "tiny": (lambda m, a, b: pair_of(m, Image.new("RGB", (1, 1))), "1 x 1 px: expected 8 to"),
+    "frame": (lambda m, a, b: tasks.frame(m, [a, b], 9), "frame 9: expected 0 to 8"),
+    "frame of one": (lambda m, a, b: tasks.frame(m, [a], 0), "two or more"),
+    "no picture": (lambda m, a, b: tasks.image_to_image(m, a, n=0), "n = 0"),
 }
 
 

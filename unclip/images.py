@@ -24,13 +24,14 @@ from PIL import Image, ImageDraw, ImageFont, ImageOps, PngImagePlugin
 from torch import Tensor
 
 from unclip.errors import RequestError
-from unclip.files import replacing
+from unclip.files import replacing, write_bytes
 
 WHITE = (255, 255, 255)
 CHUNK = "unclip"  # the keyword of the PNG's iTXt chunk
 SMALLEST, LARGEST = 8, 16_384  # px: the sides of a picture that somebody gives
 _DESCRIPTION = 0x010E  # the EXIF tag that carries the settings of a WebP
 _GAP, _FONT_SIZE, _CAPTION_LINES = 6, 12, 3  # of contact sheets: pixels, pixels, lines
+_QUALITIES = (90, 80, 65, 50, 35)  # of lossy WebP, the best first
 
 
 def rgb(image: Image.Image, background: tuple[int, int, int] = WHITE) -> Image.Image:
@@ -147,6 +148,30 @@ def save_webp(frames: Sequence[Image.Image], path: str | Path, settings: dict[st
     exif[_DESCRIPTION] = json.dumps({CHUNK: settings})
     rest = {"save_all": True, "append_images": frames[1:], "duration": milliseconds, "loop": 0, "lossless": True}
     _save(frames[0], path, format="WEBP", exif=exif, **rest)
+
+
+def save_lossy(
+    frames: Sequence[Image.Image], path: str | Path, *, limit: int, milliseconds: int | Sequence[int] = 150
+) -> None:
+    """Writes a lossy WebP of at most `limit` bytes, a picture or an animation that loops: what documents show.
+
+    Of a few qualities the best that fits. Raises RequestError when none does or the place cannot be written.
+    """
+    duration = milliseconds if isinstance(milliseconds, int) else list(milliseconds)
+    rest = {"save_all": True, "append_images": frames[1:], "duration": duration, "loop": 0}
+    content = b""
+    for quality in _QUALITIES:
+        written = io.BytesIO()
+        frames[0].save(written, format="WEBP", quality=quality, **rest)
+        content = written.getvalue()
+        if len(content) <= limit:
+            break
+    else:
+        raise RequestError(f"cannot write {path}: {len(content)} bytes at the lowest quality, more than {limit}")
+    try:
+        write_bytes(path, content)
+    except OSError as error:
+        raise RequestError(f"cannot write {path}: {error.strerror or error}") from None
 
 
 def _save(image: Image.Image, path: str | Path, **how: Any) -> None:

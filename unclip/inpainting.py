@@ -7,13 +7,13 @@ which overlaps what is there.
 
 Masks have one polarity: white or transparent is painted anew. What a picture shows inside of the hole has no influence.
 
-Dimension letters: H and W the canvas's rows and columns, F the frame's side. Both functions take `seed`, `options` and
-`progress` as `UnCLIP.generate` does; RequestError for masks and numbers that make no sense, pictures that `check_picture`
-refuses, and a model without the part they need.
+Dimension letters: B pictures, E embedding, H and W the canvas's rows and columns. `inpaint` and `outpaint` take `n`, `seed`,
+`options` and `progress` as `UnCLIP.generate` does, `options.method` says how what is known is kept. RequestError for masks
+and numbers that make no sense, pictures that `check_picture` refuses, and a model without the part they need.
 """
 
 from collections.abc import Sequence
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -25,17 +25,24 @@ from unclip.images import check_picture, check_sides, from_pixels, hole_of, resi
 from unclip.models.clip import Text
 from unclip.models.known import Known
 from unclip.pipeline import UnCLIP
-from unclip.provenance import parent, tell
-from unclip.request import AS_SAVED, Options, Progress, jobs, pick_size
+from unclip.provenance import parent, prompted, tell
+from unclip.request import AS_SAVED, Options, Progress, seeds_of
 from unclip.seeds import mix
 
-Method = Literal["auto", "trained", "repaint"]
-"""How a decoder keeps what is known: as it was trained to, by RePaint (2201.09865), or as it can."""
 OVERLAP, MOST_OVERLAP = 0.5, 0.9  # of a frame's side, with what is there
 
 
+class Sides(NamedTuple):
+    """By how many pixels a picture grows."""
+
+    left: int = 0
+    right: int = 0
+    top: int = 0
+    bottom: int = 0
+
+
 class Canvas(NamedTuple):
-    """A picture in the making; both arrays are painted into."""
+    """A picture, or what there is of it."""
 
     pixels: np.ndarray  # (H, W, 3) uint8
     hole: np.ndarray  # (H, W) bool, True where nothing is known yet
@@ -45,10 +52,9 @@ class Painter(NamedTuple):
     """What all frames of a call are painted with."""
 
     model: UnCLIP
-    z: Tensor  # (B, E)
     text: Text | None
+    z: Tensor  # (B, E)
     seeds: Sequence[int]
-    method: Method
     options: Options
     progress: Progress | None
 
@@ -62,7 +68,6 @@ def inpaint(
     n: int = 4,
     seed: int = 0,
     size: int | None = None,
-    method: Method = "auto",
     options: Options = AS_SAVED,
     progress: Progress | None = None,
 ) -> list[Image.Image]:
@@ -70,25 +75,25 @@ def inpaint(
 
     `repaint` is a mask of the picture's size, white or transparent where it is painted anew; None: where the picture itself
     is transparent. Without a prompt the hole is filled with what CLIP sees around it. The results have the picture's own
-    width and height, or, with `size`, are its middle square at that side; outside of the hole they equal it.
+    width and height, or, with `size`, are its middle square at that side, whichever that is; what the hole touches there is
+    in the hole. Outside of the hole they equal it.
     """
-    seeds = [job.seed for job in jobs("", seed, n)]
+    seeds, method = seeds_of(seed, n), model.method(options)
     check_picture(image)
-    method = _check_method(model, method)
-    hole = _hole(image, repaint)
-    pixels = np.asarray(rgb(image))
+    canvas = Canvas(np.asarray(rgb(image)), _hole(image, repaint))
     if size is not None:
-        pixels, hole = _squared(pixels, hole, pick_size(model.name, model.sizes, size))
-    if not hole.any():
+        check_sides(size, size, "the result")
+        canvas = _squared(canvas, size)
+    if not canvas.hole.any():
         raise RequestError(
             "the mask repaints nothing: expected white or transparent where the picture is to be painted anew"
         )
-    if hole.all():
+    if canvas.hole.all():
         raise RequestError("the mask repaints everything: nothing would be kept, ask for a new picture instead")
-    text, z = _told(model, prompt, Canvas(pixels, hole), seeds, options, progress)
-    canvases = [Canvas(pixels.copy(), hole.copy()) for _ in seeds]
-    pictures = _fill(Painter(model, z, text, seeds, method, options, progress), canvases, min(hole.shape), OVERLAP)
-    each = [{"prompt": prompt, "seed": seed, "size": size, "method": method} for seed in seeds]
+    painter = _painter(model, prompt, canvas, seeds, options, progress)
+    pictures = _fill(painter, canvas, min(canvas.hole.shape), OVERLAP)
+    said = prompted(model, prompt, options)
+    each = [{**said, "seed": seed, "size": size, "method": method} for seed in seeds]
     parents = [image] if repaint is None else [image, repaint]
     return tell(model.name, "inpaint", pictures, each, options, [parent(one) for one in parents])
 
@@ -96,38 +101,29 @@ def inpaint(
 def outpaint(
     model: UnCLIP,
     image: Image.Image,
+    sides: Sides,
     prompt: str | None = None,
     *,
-    left: int = 0,
-    right: int = 0,
-    top: int = 0,
-    bottom: int = 0,
     overlap: float = OVERLAP,
     n: int = 1,
     seed: int = 0,
-    method: Method = "auto",
     options: Options = AS_SAVED,
     progress: Progress | None = None,
 ) -> list[Image.Image]:
-    """`n` pictures grown by so many pixels on each side, frame by frame; the picture itself stays as it is.
+    """`n` pictures grown on their sides, frame by frame; the picture itself stays as it is.
 
     A frame is as large as the picture's shorter side; `overlap` of its side, up to 0.9, lies on what is there.
     The prompt describes each frame; without one it is what CLIP sees in the picture.
     """
-    seeds = [job.seed for job in jobs("", seed, n)]
+    seeds, method = seeds_of(seed, n), model.method(options)
     check_picture(image)
-    method = _check_method(model, method)
-    sides = {"left": left, "right": right, "top": top, "bottom": bottom}
     pixels = np.asarray(rgb(image))
-    _check_growth(sides, pixels.shape[:2], overlap)
-    around = ((top, bottom), (left, right))
-    hole = np.pad(np.zeros(pixels.shape[:2], bool), around, constant_values=True)
-    grown = np.pad(pixels, (*around, (0, 0)))
-    text, z = _told(model, prompt, Canvas(pixels, np.zeros(pixels.shape[:2], bool)), seeds, options, progress)
-    canvases = [Canvas(grown.copy(), hole.copy()) for _ in seeds]
-    painter = Painter(model, z, text, seeds, method, options, progress)
-    pictures = _fill(painter, canvases, min(pixels.shape[:2]), overlap)
-    each = [{"prompt": prompt, "seed": seed, **sides, "overlap": overlap, "method": method} for seed in seeds]
+    whole = Canvas(pixels, np.zeros(pixels.shape[:2], bool))
+    _check_growth(sides, whole.hole.shape, overlap)
+    painter = _painter(model, prompt, whole, seeds, options, progress)
+    pictures = _fill(painter, _grown(whole, sides), min(whole.hole.shape), overlap)
+    said = prompted(model, prompt, options)
+    each = [{**said, "seed": seed, **sides._asdict(), "overlap": overlap, "method": method} for seed in seeds]
     return tell(model.name, "outpaint", pictures, each, options, [parent(image)])
 
 
@@ -155,42 +151,48 @@ def frames(hole: np.ndarray, side: int, overlap: float) -> list[tuple[int, int]]
     return corners
 
 
-def _fill(painter: Painter, canvases: list[Canvas], side: int, overlap: float) -> list[Image.Image]:
-    """Fills the canvases, whose holes are alike, one for each seed."""
-    model = painter.model
+def _painter(
+    model: UnCLIP, prompt: str | None, canvas: Canvas, seeds: Sequence[int], options: Options, progress: Progress | None
+) -> Painter:
+    """Paints what the prompt says, or what CLIP sees in the canvas, whose hole has the mean colour of the rest for it."""
+    if prompt is not None:
+        text, z = model.imagine([prompt] * len(seeds), seeds, options=options, progress=progress)
+    else:
+        seen = canvas.pixels.copy()
+        seen[canvas.hole] = seen[~canvas.hole].mean(0).round()
+        text, z = None, model.embed(Image.fromarray(seen)).expand(len(seeds), -1)
+    return Painter(model, text, z, seeds, options, progress)
+
+
+def _fill(painter: Painter, canvas: Canvas, side: int, overlap: float) -> list[Image.Image]:
+    """The canvas with its hole filled, once for each seed, by frames of that side."""
+    model, hole = painter.model, canvas.hole.copy()
+    canvases = [canvas.pixels.copy() for _ in painter.seeds]
     size = min((size for size in model.sizes if size >= side), default=model.sizes[-1])
-    for number, (top, left) in enumerate(frames(canvases[0].hole, side, overlap)):
+    for number, (top, left) in enumerate(frames(hole, side, overlap)):
         window = np.s_[top : top + side, left : left + side]
-        mask = torch.from_numpy(~canvases[0].hole[window]).float()[None, None]
-        image = from_pixels(np.stack([canvas.pixels[window] for canvas in canvases]))
-        known = Known(image, mask.expand(len(canvases), 1, side, side)).at(size)
+        mask = torch.from_numpy(~hole[window]).float()[None, None]
+        image = from_pixels(np.stack([pixels[window] for pixels in canvases]))
         made = model.paint(
             painter.z,
             [seed if number == 0 else mix(seed, number) for seed in painter.seeds],
             text=painter.text,
-            known=known.to(model.device),
-            resample=painter.method == "repaint",
+            known=Known(image, mask.expand(len(canvases), 1, side, side)).at(size).to(model.device),
             size=size,
             options=painter.options,
             progress=painter.progress,
         )
-        for canvas, picture in zip(canvases, made, strict=True):
-            hole = canvas.hole[window]
-            pixels = to_pixels(resize(from_pixels(np.asarray(picture))[None], side))[0]
-            canvas.pixels[window][hole] = pixels[hole]
-            hole[:] = False
-    return [Image.fromarray(canvas.pixels) for canvas in canvases]
+        for pixels, picture in zip(canvases, made, strict=True):
+            painted = to_pixels(resize(from_pixels(np.asarray(picture))[None], side))[0]
+            pixels[window][hole[window]] = painted[hole[window]]
+        hole[window] = False
+    return [Image.fromarray(pixels) for pixels in canvases]
 
 
-def _told(
-    model: UnCLIP, prompt: str | None, canvas: Canvas, seeds: Sequence[int], options: Options, progress: Progress | None
-) -> tuple[Text | None, Tensor]:
-    """The Text and z (B, E) of the prompt, or z of what is known, its hole in the known part's mean colour."""
-    if prompt is not None:
-        return model.imagine([prompt] * len(seeds), seeds, options=options, progress=progress)
-    seen = canvas.pixels.copy()
-    seen[canvas.hole] = seen[~canvas.hole].mean(0).round()
-    return None, model.embed(Image.fromarray(seen)).expand(len(seeds), -1)
+def _grown(canvas: Canvas, sides: Sides) -> Canvas:
+    """The canvas with a hole around it."""
+    around = ((sides.top, sides.bottom), (sides.left, sides.right))
+    return Canvas(np.pad(canvas.pixels, (*around, (0, 0))), np.pad(canvas.hole, around, constant_values=True))
 
 
 def _hole(image: Image.Image, repaint: Image.Image | None) -> np.ndarray:
@@ -210,12 +212,12 @@ def _hole(image: Image.Image, repaint: Image.Image | None) -> np.ndarray:
     return hole
 
 
-def _squared(pixels: np.ndarray, hole: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
+def _squared(canvas: Canvas, size: int) -> Canvas:
     """The middle square at another side, with all of what the hole touches in the hole."""
-    square = from_pixels(np.asarray(square_crop(Image.fromarray(pixels))))[None]
-    cut = torch.tensor(np.asarray(square_crop(Image.fromarray(hole)))).float()[None, None]
-    known = Known(resize(square, size), Known(square, 1 - cut).at(size).mask)
-    return to_pixels(known.image)[0], known.mask[0, 0].numpy() == 0
+    square, cut = (square_crop(Image.fromarray(part)) for part in canvas)
+    image = from_pixels(np.asarray(square))[None]
+    mask = Known(image, 1 - torch.tensor(np.asarray(cut)).float()[None, None]).at(size).mask
+    return Canvas(to_pixels(resize(image, size))[0], mask[0, 0].numpy() == 0)
 
 
 def _within(hole: np.ndarray, corners: Sequence[tuple[int, int]], side: int) -> np.ndarray:
@@ -243,20 +245,10 @@ def _least(filled: np.ndarray) -> int:
     return int(np.where(filled > 0, filled, filled.max() + 1).argmin())
 
 
-def _check_method(model: UnCLIP, method: Method) -> Method:
-    """The method that is meant."""
-    if method not in ("auto", "trained", "repaint"):
-        raise RequestError(f"method = {method!r}: expected auto, trained or repaint")
-    trained = model.decoder is not None and model.decoder.cfg.inpaint
-    if method == "trained" and not trained:
-        raise RequestError(f"the decoder of {model.name} was not trained to inpaint: take the method repaint")
-    return method if method != "auto" else "trained" if trained else "repaint"
-
-
-def _check_growth(sides: dict[str, int], shape: tuple[int, ...], overlap: float) -> None:
-    told = ", ".join(f"{name} {value}" for name, value in sides.items())
-    if min(sides.values()) < 0 or not any(sides.values()):
+def _check_growth(sides: Sides, shape: tuple[int, ...], overlap: float) -> None:
+    told = ", ".join(f"{name} {value}" for name, value in sides._asdict().items())
+    if min(sides) < 0 or not any(sides):
         raise RequestError(f"{told}: expected pixels to grow by, on one side at least, and none below 0")
     if not 0 < overlap <= MOST_OVERLAP:
         raise RequestError(f"overlap = {overlap:g}: expected more than 0 and at most {MOST_OVERLAP:g}")
-    check_sides(shape[1] + sides["left"] + sides["right"], shape[0] + sides["top"] + sides["bottom"], "the grown picture")
+    check_sides(shape[1] + sides.left + sides.right, shape[0] + sides.top + sides.bottom, "the grown picture")

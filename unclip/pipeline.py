@@ -11,6 +11,7 @@ less than 2/255.
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from PIL import Image
 from torch import Tensor
 
 from unclip import parts
+from unclip.clip import Clip
 from unclip.device import Precision, autocast, pick_device
 from unclip.diffusion.process import q_sample
 from unclip.diffusion.schedule import respace
@@ -28,7 +30,7 @@ from unclip.images import resize, rgb, square_crop, to_images, to_tensor
 from unclip.models.clip import CLIP, CLIPConfig, Text
 from unclip.models.known import Known
 from unclip.parts import DecoderStage, PriorStage
-from unclip.request import AS_SAVED, INVERSION_STEPS, Options, Progress, jobs, named, pick_size, retracing
+from unclip.request import AS_SAVED, INVERSION_STEPS, Method, Options, Progress, jobs, named, pick_size, retracing
 from unclip.rng import Rng
 from unclip.shelf import Network, Shelf, UpsamplerStage
 from unclip.stages import OnStep, decoder_network, first_noise, invert, repaint, sample, sample_prior, sample_upsampler
@@ -36,6 +38,7 @@ from unclip.tokenizer import Tokenizer
 from unclip.weights import source as sources
 from unclip.weights.opening import open_model
 from unclip.weights.source import ModelSource
+from unclip.words import Reader, Reading, Words
 
 # Streams of an image's seed: the prior's candidates come after these.
 _DECODER, _UPSAMPLERS, _START, _PRIOR = 0, 1, 15, 16
@@ -62,6 +65,8 @@ class UnCLIP:
         upsamplers = [UpsamplerStage(shelf, name) for name in shelf.names("upsampler")]
         self.upsamplers = parts.chain(self.name, self.decoder, upsamplers)
         self._null: Text | None = None
+        words = source.words()
+        self.words = None if words is None else Words.of(words, where=f"{source.where}/words.json")
         parts.check(source.where, self.clip.cfg, tokenizer.end, self.prior, self.decoder)
         if not offload:
             for name in source.networks:
@@ -72,8 +77,16 @@ class UnCLIP:
         """The sides, in pixels, of the images it can make."""
         return (self._decoder().cfg.unet.image_size, *(stage.cfg.high for stage in self.upsamplers))
 
+    @cached_property
+    def _reader(self) -> Reader | None:
+        return None if self.words is None else Reader(self.words)
+
+    def read(self, prompt: str, options: Options = AS_SAVED) -> Reading:
+        """A prompt in the words that it knows (unclip/words): what every task gives to `encode_text`."""
+        return Reading(prompt, prompt) if self._reader is None or options.as_typed else self._reader.read(prompt)
+
     def encode_text(self, prompts: Sequence[str]) -> Text:
-        """What CLIP's text encoder gives for B prompts."""
+        """What CLIP's text encoder gives for B prompts as they are."""
         tokens = self.tokenizer(prompts)
         with self._running():
             text = self.clip.module.encode_text(tokens.ids.to(self.device), tokens.mask.to(self.device))
@@ -94,6 +107,11 @@ class UnCLIP:
         with self._running():
             return self.clip.module.encode_image(pixels).float()
 
+    def eyes(self) -> Clip:
+        """Its CLIP by itself, for what needs nothing else of the model. WeightsError where it only reads."""
+        module = self.clip.module
+        return Clip(module, self.tokenizer, name=self.name, device=self.device, precision=self.precision)
+
     def pixels(self, images: Image.Image | Sequence[Image.Image]) -> Tensor:
         """The middle squares of images of any size as the decoder would paint them, x_0 (B, 3, S, S)."""
         return self._pixels(images, self._decoder().cfg.unet.image_size)
@@ -111,22 +129,18 @@ class UnCLIP:
         candidates: int = CANDIDATES,
         on_step: OnStep | None = None,
     ) -> Tensor:
-        """The prior's z (B, E): of `candidates` samples a caption, the one whose dot product with `pooled` is largest."""
+        """The prior's z (B, E): of `candidates` samples a caption, the one whose dot product with `pooled` is largest.
+
+        The candidates of a caption go through the network together, so that they take no more calls than one of them would.
+        """
         stage, null = self._prior(), self.null()
         sampling = options.prior(stage.sampling)
-        best, best_score = None, None
-        for candidate in range(candidates):
-            own = rng.fork(_PRIOR + candidate)
-            with self._running():
-                z = sample_prior(stage.module, stage.diffusion, sampling, text, null, own, on_step)
-            score = (z * text.pooled).sum(dim=1)
-            if best is None or best_score is None:
-                best, best_score = z, score
-            else:
-                better = score > best_score
-                best, best_score = torch.where(better[:, None], z, best), torch.where(better, score, best_score)
-        assert best is not None
-        return best
+        rows, noise = len(text.pooled), rng.fork(*range(_PRIOR, _PRIOR + candidates))
+        with self._running():
+            zs = sample_prior(stage.module, stage.diffusion, sampling, text.repeat(candidates), null, noise, on_step)
+        zs = zs.unflatten(0, (candidates, rows))
+        best = (zs * text.pooled).sum(dim=2).argmax(dim=0)
+        return zs[best, torch.arange(rows, device=best.device)]
 
     def decode(
         self,
@@ -135,15 +149,15 @@ class UnCLIP:
         *,
         text: Text | None = None,
         x_T: Tensor | None = None,
+        layout: Tensor | None = None,
         known: Known | None = None,
-        resample: bool = False,
         options: Options = AS_SAVED,
         on_step: OnStep | None = None,
     ) -> Tensor:
         """Small images (B, 3, S, S) for z (B, E); without `text` the caption is the empty one.
 
-        They start from `x_T` (B, 3, S, S), or from noise of their own. What is `known` of them, at any side, is kept: by a
-        decoder trained for it, or by RePaint, which `resample` asks for and any other decoder needs.
+        They start from `x_T` (B, 3, S, S), or from noise of their own, and, if the decoder draws layouts, from `layout`
+        (B, 3, s, s), or from that of z. What is `known` of them, at any side, is kept, as `method` says.
         """
         stage, null = self._decoder(), self.null()
         sampling = options.decoder(stage.sampling)
@@ -151,11 +165,21 @@ class UnCLIP:
         with self._running():
             known = None if known is None else known.at(side).rows(len(z))
             x_T = first_noise(sampling, (3, side, side), own) if x_T is None else x_T
-            if known is not None and (resample or not stage.cfg.inpaint):
-                network = decoder_network(stage.module, z, text or null.rows(len(z)), null)
+            if known is not None and self.method(options) == "repaint":
+                network = decoder_network(stage.module, z, text or null.rows(len(z)), null, layout=layout)
                 return repaint(network, stage.diffusion, sampling, x_T, own, known, on_step=on_step)
-            network = decoder_network(stage.module, z, text or null.rows(len(z)), null, known)
+            network = decoder_network(stage.module, z, text or null.rows(len(z)), null, known, layout)
             return sample(network, stage.diffusion, sampling, x_T, own, on_step=on_step, known=known)
+
+    def method(self, options: Options = AS_SAVED) -> Method:
+        """How `decode` keeps what is known: as the options say, or else as the decoder was trained to, or by RePaint.
+
+        RequestError where the options want what the decoder was not trained to.
+        """
+        trained = self._decoder().cfg.inpaint
+        if options.method == "trained" and not trained:
+            raise RequestError(f"the decoder of {self.name} was not trained to inpaint: take the method repaint")
+        return options.method or ("trained" if trained else "repaint")
 
     def invert(self, x0: Tensor, z: Tensor, *, options: Options = AS_SAVED, on_step: OnStep | None = None) -> Tensor:
         """x_T (B, 3, S, S) of x_0 (B, 3, S, S), given z (B, E) and the empty caption: an image's other half (section 3).
@@ -167,6 +191,12 @@ class UnCLIP:
         with self._running():
             network = decoder_network(stage.module, z, null.rows(len(z)), null)
             return invert(network, stage.diffusion, x0, steps=steps, refinements=REFINEMENTS, on_step=on_step)
+
+    def layout(self, z: Tensor) -> Tensor | None:
+        """What the decoder draws from z (B, E) before it begins, small pictures (B, 3, s, s); None where it does not."""
+        network, null = self._decoder().module, self.null()
+        with self._running():
+            return None if network.layout is None else network.layout(z, null.rows(len(z)).pooled)
 
     def noise(self, rng: Rng) -> Tensor:
         """An x_T (B, 3, S, S) that no other stage draws."""
@@ -256,12 +286,13 @@ class UnCLIP:
         exact: bool | None = None,
         progress: Progress | None = None,
     ) -> tuple[Text, Tensor]:
-        """The Text of B prompts and the prior's z (B, E) for them, a seed each."""
+        """The Text of B prompts, as `read`, and the prior's z (B, E) for them, a seed each."""
         if candidates < 1:
             raise RequestError(f"candidates = {candidates}: expected at least 1")
         self._prior()
         batches = self._batches(len(prompts), exact)
-        texts = [self.encode_text(prompts[rows]) for rows in batches]
+        known = [self.read(prompt, options).text for prompt in prompts]
+        texts = [self.encode_text(known[rows]) for rows in batches]
         self.null()  # while CLIP is there
         rngs = [Rng(seeds[rows], device=self.device) for rows in batches]
         zs = [
@@ -277,8 +308,8 @@ class UnCLIP:
         *,
         text: Text | None = None,
         x_T: Tensor | None = None,
+        layout: Tensor | None = None,
         known: Known | None = None,
-        resample: bool = False,
         size: int | None = None,
         options: Options = AS_SAVED,
         exact: bool | None = None,
@@ -286,9 +317,8 @@ class UnCLIP:
     ) -> list[Image.Image]:
         """Images of z (B, E), a seed each, as `decode` and `upsample` make them; `size` and `exact` as in `generate`.
 
-        What is `known` of them, a row for each or one for all, is best given at `size`.
-
-        Stage by stage, so that an off-loaded network is loaded once for all.
+        What is `known` of them, a row for each or one for all, is best given at `size`. All go through a stage before the
+        next, so that an off-loaded network is loaded once.
         """
         size, batches = pick_size(self.name, self.sizes, size), self._batches(len(z), exact)
         rngs = [Rng(seeds[rows], device=self.device) for rows in batches]
@@ -300,8 +330,8 @@ class UnCLIP:
                 rng,
                 text=None if text is None else text.select(rows),
                 x_T=None if x_T is None else x_T[rows],
+                layout=None if layout is None else layout[rows],
                 known=kept,
-                resample=resample,
                 options=options,
                 on_step=on_decoder,
             )
@@ -317,16 +347,18 @@ class UnCLIP:
 
     def settings(self, prompt: str, seed: int, size: int, options: Options, candidates: int) -> dict[str, Any]:
         """What makes the image again: kept in `.info` and in the PNG."""
-        changed = options.model_dump(exclude_none=True)
-        return {"prompt": prompt, "seed": seed, "size": size, "model": self.name, "candidates": candidates, **changed}
+        said = {"prompt": prompt, **self.read(prompt, options).told()}
+        said |= {"seed": seed, "size": size, "model": self.name, "candidates": candidates}
+        return said | options.model_dump(exclude_none=True)
 
     def save(self, folder: str | Path, *, name: str | None = None, dtype: torch.dtype | None = None) -> Path:
         """Writes the model as a bundle, each part read again from where it came from; `dtype` None: as it is there."""
         return sources.save(self.source, folder, name=name or Path(folder).resolve().name, dtype=dtype)
 
-    def cut(self, prompts: Sequence[str]) -> list[str]:
-        """The prompts that are too long for the text encoder, which sees only their beginning."""
-        return [prompt for prompt, cut in zip(prompts, self.tokenizer(prompts).cut, strict=True) if cut]
+    def cut(self, prompts: Sequence[str], options: Options = AS_SAVED) -> list[str]:
+        """The prompts that are, as `read`, too long for the text encoder, which sees only their beginning."""
+        known = [self.read(prompt, options).text for prompt in prompts]
+        return [prompt for prompt, cut in zip(prompts, self.tokenizer(known).cut, strict=True) if cut]
 
     def _prior(self) -> PriorStage:
         if self.prior is None:

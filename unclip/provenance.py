@@ -10,6 +10,7 @@ from typing import Any
 from PIL import Image
 
 from unclip.images import rgb
+from unclip.pipeline import UnCLIP
 from unclip.request import Options
 
 
@@ -23,6 +24,11 @@ def parent(source: Image.Image | str) -> dict[str, Any]:
     own = source.info.get("unclip")
     name = source.info.get("source") or {"pixels": hashlib.sha256(rgb(source).tobytes()).hexdigest()}
     return {**name, "settings": own} if isinstance(own, dict) else dict(name)
+
+
+def prompted(model: UnCLIP, prompt: str | None, options: Options) -> dict[str, str | None]:
+    """What a picture's settings keep of its prompt: as it was typed and, where that differs, as the model read it."""
+    return {"prompt": prompt, **({} if prompt is None else model.read(prompt, options).told())}
 
 
 def tell(

@@ -1,7 +1,7 @@
 """What a caller asks of a model, checked once: prompts, seeds, sizes, and the settings that may be changed."""
 
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from pydantic import Field
 
@@ -13,6 +13,8 @@ from unclip.stages import OnStep, PriorSamplerName, SamplerName, SamplingConfig,
 
 Progress = Callable[[str, Step], None]
 """Told the stage's name and its step; raising in it cancels."""
+Method = Literal["trained", "repaint"]
+"""How a decoder keeps what is known of a picture: as it was trained to, or by RePaint (2201.09865), as any can."""
 
 
 class Job(NamedTuple):
@@ -34,6 +36,9 @@ class Options(Config):
     prior_sampler: PriorSamplerName | None = None
     upsampler_steps: int | str | None = None
     sampler: SamplerName | None = None
+    method: Method | None = None
+    as_typed: bool | None = None
+    """True: prompts go to the model as they are, whatever its words say of them (unclip/words)."""
 
     def decoder(self, sampling: SamplingConfig) -> SamplingConfig:
         """RequestError for an eta that the sampler has no use for."""
@@ -79,11 +84,16 @@ def jobs(prompts: str | Sequence[str], seed: int | Sequence[int], n: int) -> lis
     seeds = [seed] * len(prompts) if isinstance(seed, int) else list(seed)
     if not prompts:
         raise RequestError("no prompt: give at least one, which may be empty")
-    if n < 1:
-        raise RequestError(f"n = {n}: expected at least 1")
     if len(seeds) != len(prompts):
         raise RequestError(f"{len(seeds)} seeds for {len(prompts)} prompts: give one seed, or one for each prompt")
-    return [Job(prompt, first + i) for prompt, first in zip(prompts, seeds, strict=True) for i in range(n)]
+    return [Job(prompt, own) for prompt, first in zip(prompts, seeds, strict=True) for own in seeds_of(first, n)]
+
+
+def seeds_of(seed: int, n: int) -> list[int]:
+    """The seeds of `n` pictures, `seed` + i; RequestError for n < 1."""
+    if n < 1:
+        raise RequestError(f"n = {n}: expected at least 1")
+    return [seed + i for i in range(n)]
 
 
 def pick_size(name: str, sizes: Sequence[int], size: int | None) -> int:

@@ -92,11 +92,14 @@ def sample_decoder(
     return sample(decoder_network(decoder, z, text, null), diffusion, sampling, noise, rng, on_step=on_step)
 
 
-def decoder_network(decoder: Decoder, z: Tensor, text: Text, null: Text, known: Known | None = None) -> Network:
+def decoder_network(
+    decoder: Decoder, z: Tensor, text: Text, null: Text, known: Known | None = None, layout: Tensor | None = None
+) -> Network:
     """The decoder as `sample` asks it, for raw z (B, E) and captions of batch B; `null` is of batch 1 or B.
 
     The unconditional branch has neither: z is the learned null, the caption is `null`, the empty one. A decoder for
-    inpainting sees in both what is `known`; another does not, and `sample` alone keeps it.
+    inpainting sees in both what is `known`; another does not, and `sample` alone keeps it. A `layout` (B, 3, s, s) is the
+    conditional branch's.
     """
     both_z = torch.cat([z, z])
     both_known = known.twice() if known is not None and decoder.cfg.inpaint else None
@@ -105,7 +108,7 @@ def decoder_network(decoder: Decoder, z: Tensor, text: Text, null: Text, known: 
     def network(x_t: Tensor, t: Tensor) -> Tensor:
         rows = len(x_t)
         seen = None if both_known is None else both_known.select(slice(rows))
-        return decoder(x_t, t, both_z[:rows], both_branches(text, null, rows), drop[:rows], seen)
+        return decoder(x_t, t, both_z[:rows], both_branches(text, null, rows), drop[:rows], seen, layout)
 
     return network
 

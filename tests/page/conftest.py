@@ -77,7 +77,8 @@ def chromium() -> Iterator:
 @pytest.fixture(scope="session")
 def shared_server(chromium, tmp_path_factory) -> Iterator[Server]:
     """For tests that make their own jobs and leave others' alone."""
-    server = Server(tmp_path_factory.mktemp("page") / "data", f"stub_step_seconds={STEP}").start()
+    # The second model is never painted with; it has a vocabulary to count by.
+    server = Server(tmp_path_factory.mktemp("page") / "data", f"stub_step_seconds={STEP}", "models.icons=icons").start()
     yield server
     server.kill()
 

@@ -3,7 +3,7 @@
 import re
 
 import pytest
-from conftest import begin_long, finished, generate, until
+from conftest import Server, begin_long, finished, generate, until
 
 
 def test_words_become_four_pictures_that_grow_out_of_noise(shared_server, open_page):
@@ -29,7 +29,7 @@ def test_settings_reach_the_server_and_come_back_by_reuse(shared_server, open_pa
     page.click("label[for=n-2]")
     page.fill("#field-seed", "41")
     page.fill("#field-steps", "4")
-    with page.expect_request(lambda request: request.method == "POST") as sent:
+    with page.expect_request(lambda request: request.url.endswith("/api/jobs") and request.method == "POST") as sent:
         card = generate(page, "with settings", pictures=2)
     assert sent.value.post_data_json == {"task": "generate", "n": 2, "seed": 41, "steps": 4, "prompt": "with settings"}
     finished(card, 2)
@@ -123,6 +123,14 @@ def test_a_refusal_is_told_where_it_happened(shared_server, open_page, answer, p
     assert page.locator(".submit").is_enabled()
 
 
+def test_a_refusal_is_told_in_the_models_words(shared_server, open_page):
+    page = open_page(shared_server.url)
+    card = generate(page, "stub: refuse")
+    card.get_by_text("The model cannot do this: the stub was asked to refuse.").wait_for()
+    page.reload()
+    page.locator(".card", has_text="stub: refuse").get_by_text("the stub was asked to refuse").wait_for()
+
+
 def test_a_failed_job_says_why(shared_server, open_page):
     page = open_page(shared_server.url)
     card = generate(page, "stub: no memory")
@@ -168,6 +176,138 @@ def test_the_queue_lists_and_empties(own_server, open_page):
     panel.get_by_role("button", name="Cancel all").click()
     until(lambda: page.locator(".card[data-state=cancelled]").count() == 3)
     assert not panel.is_visible()
+
+
+def four_jobs(page) -> None:
+    """One that runs for minutes and three that wait, their panel open."""
+    page.click("summary")
+    page.fill("#field-steps", "500")
+    for prompt in ("runs", "waits a", "waits b", "waits c"):
+        generate(page, prompt)
+    page.click(".queue-opener")
+    until(lambda: waiting(page) == ["waits a", "waits b", "waits c"])
+
+
+def waiting(page) -> list[str]:
+    return page.locator("#queue-list li[data-state=queued] .queue-name").all_inner_texts()
+
+
+@pytest.fixture
+def slow_server(chromium, tmp_path):
+    """One that paints a picture at a time, so that the others wait."""
+    server = Server(tmp_path / "data", "stub_step_seconds=0.3", "batch=1").start()
+    yield server
+    server.kill()
+
+
+def test_the_queue_is_put_in_order_by_buttons_keys_and_dragging(slow_server, open_page):
+    page = open_page(slow_server.url)
+    four_jobs(page)
+    page.get_by_role("button", name="Earlier: waits c").click()
+    until(lambda: waiting(page) == ["waits a", "waits c", "waits b"])
+    until(lambda: "2 of 3 in the queue: waits c" in page.locator("#announcer").inner_text())
+    page.keyboard.press("Enter")  # the button still has the focus
+    until(lambda: waiting(page) == ["waits c", "waits a", "waits b"])
+    page.get_by_role("button", name="Move with the arrow keys: waits b").focus()
+    page.keyboard.press("Home")
+    until(lambda: waiting(page) == ["waits b", "waits c", "waits a"])
+    page.keyboard.press("ArrowDown")
+    until(lambda: waiting(page) == ["waits c", "waits b", "waits a"])
+    page.locator("li", has_text="waits a").locator(".queue-grip").hover()
+    page.mouse.down()
+    box = page.locator("li", has_text="waits c").bounding_box()
+    page.mouse.move(box["x"] + 10, box["y"] + 10, steps=5)
+    page.mouse.up()
+    until(lambda: waiting(page) == ["waits a", "waits c", "waits b"])
+
+    def places() -> dict:
+        jobs = page.request.get(f"{slow_server.url}api/jobs").json()["jobs"]
+        return {job["request"]["prompt"]: job["position"] for job in jobs}
+
+    until(lambda: places() == {"runs": None, "waits a": 0, "waits c": 1, "waits b": 2})  # the page was ahead of the server
+
+
+def test_what_waits_is_cleared_and_what_runs_goes_on(slow_server, open_page):
+    page = open_page(slow_server.url)
+    four_jobs(page)
+    page.get_by_role("button", name="Clear waiting").click()
+    until(lambda: page.locator(".card[data-state=cancelled]").count() == 3)
+    assert page.locator(".card[data-state=running]").count() == 1
+    assert page.locator("#queue-list li").count() == 1
+
+
+def test_a_job_that_waits_goes_back_into_the_prompt_box(slow_server, open_page):
+    page = open_page(slow_server.url)
+    four_jobs(page)
+    page.get_by_role("button", name="Back to the prompt box: waits b").click()
+    until(lambda: page.input_value("#prompt") == "waits b")
+    until(lambda: page.locator(".card", has_text="waits b").count() == 0)
+    assert page.locator("#queue-list").is_hidden()
+    card = page.locator(".card", has_text="waits c")
+    card.get_by_role("button", name="Back to the prompt box").click()
+    until(lambda: page.input_value("#prompt") == "waits c")
+    assert page.locator(".card").count() == 2
+
+
+def test_a_job_that_began_meanwhile_is_not_taken_back(shared_server, open_page):
+    page = open_page(shared_server.url, expected="409")
+    begin_long(page, "was faster")
+    outcome = """async () => {
+      const { jobs } = await (await fetch('/api/jobs?limit=1')).json();
+      return (await fetch(`/api/jobs/${jobs[0].id}/withdraw`, { method: 'POST' })).status;
+    }"""
+    assert page.evaluate(outcome) == 409
+    page.locator(".card", has_text="was faster").get_by_role("button", name="Cancel").click()
+
+
+def test_one_picture_is_left_out_and_the_others_come(shared_server, open_page):
+    page = open_page(shared_server.url)
+    page.evaluate("document.querySelector('.settings').open = true")
+    page.fill("#field-steps", "40")
+    card = generate(page, "all but one")
+    card.locator(".growing .preview:visible").first.wait_for()
+    card.get_by_role("button", name="Leave out picture 2 of 4: all but one").click()
+    until(lambda: card.get_attribute("data-state") == "done")
+    card.get_by_text("Left out").wait_for()
+    until(lambda: card.locator(".tile[data-state=done]").count() == 3)
+    page.reload()
+    card = page.locator(".card", has_text="all but one")
+    until(lambda: card.locator(".tile[data-state=done]").count() == 3)
+    assert card.locator(".tile").nth(1).inner_text() == "Left out"
+
+
+def test_it_is_said_when_a_job_should_be_done(slow_server, open_page):
+    page = open_page(slow_server.url)
+    page.click("summary")
+    page.click("label[for=n-1]")
+    page.fill("#field-steps", "1")
+    finished(generate(page, "to learn the pace", pictures=1), 1)
+    page.fill("#field-steps", "100")
+    running = generate(page, "for half a minute", pictures=1)
+    waits = generate(page, "waits for it", pictures=1)
+    waits.get_by_text(re.compile("Next in the queue, done in ")).wait_for()
+    running.get_by_text(re.compile(r"Painting, done in about \d\d s")).wait_for()
+
+
+def test_a_killed_server_and_a_reload_lose_neither_the_order_nor_the_holes(slow_server, open_page):
+    page = open_page(slow_server.url, expected="ERR_")
+    four_jobs(page)
+    page.get_by_role("button", name="Earlier: waits c").click()
+    page.get_by_role("button", name="Back to the prompt box: waits a").click()
+    card = page.locator(".card", has_text="runs")
+    card.locator(".tile").nth(2).hover()
+    card.get_by_role("button", name="Leave out picture 3 of 4: runs").click()
+    card.get_by_text("Left out").wait_for()
+    slow_server.kill()
+    slow_server.start()
+    page.reload()
+    card.get_by_text("Left out").wait_for()
+    page.click(".queue-opener")
+    until(lambda: waiting(page) == ["waits c", "waits b"])
+    until(lambda: card.get_attribute("data-state") == "running")
+    assert page.input_value("#prompt") == "waits a"
+    assert page.locator(".card", has_text="waits a").count() == 0
+    card.locator(".growing .preview:visible").first.wait_for()
 
 
 def test_a_key_is_asked_for_and_opens_pictures_too(keyed_server, open_page):

@@ -9,6 +9,13 @@ from PIL import Image
 
 SIDE = 256
 
+KEPT = """() => new Promise((tell) => {
+  indexedDB.open("unclip").onsuccess = ({ target: { result: database } }) => {
+    const asked = database.transaction("editor").objectStore("editor").get("last");
+    asked.onsuccess = () => (database.close(), tell(Boolean(asked.result?.job)));
+  };
+})"""  # whether the browser holds the canvas and its job
+
 
 @pytest.fixture
 def drawing() -> np.ndarray:
@@ -159,7 +166,7 @@ def test_a_reload_brings_the_canvas_and_its_job_back(own_server, open_page, draw
     page.fill("#editor-prompt", "over a reload")
     page.keyboard.press("Enter")
     until(lambda: page.get_attribute("#edit", "data-state") == "making")
-    page.wait_for_timeout(1500)  # it is kept a moment after the last change
+    until(lambda: page.evaluate(KEPT))  # a moment after the last change
     page.reload()
     until(lambda: page.get_attribute("#edit", "data-state") == "choosing")
     assert page.input_value("#editor-prompt") == "over a reload"

@@ -30,10 +30,14 @@ VERBS = {
     "reconstruct": ("unclip.cli.tasks_reconstruct", "Paint a picture from its own z and x_T, and say how near it comes."),
     "probe": ("unclip.cli.tasks_probe", "Paint a picture from ever more principal components of its z."),
     "info": ("unclip.cli.tasks_info", "Say how a picture was made, and the command that makes it again."),
+    "optimize": ("unclip.cli.optimize", "Push pixels up CLIP's score by gradient alone."),
+    "classify": ("unclip.cli.classify", "Say which of some labels fits each picture."),
+    "map": ("unclip.cli.map", "Draw what CLIP makes of pictures and captions as a plane, and measure the gap."),
     "serve": ("unclip.cli.serve", "Answer the OpenAI Images API of dall-e-2, and serve the page."),
     "models": ("unclip.cli.models", "List the models there are, look into one, fetch, convert or make one."),
     "data": ("unclip.cli.data", "Prepare pictures with captions and inspect them."),
     "train": ("unclip.cli.train", "Train CLIP, the prior, the decoder or an upsampler."),
+    "search": ("unclip.cli.search", "Find pictures and moments of videos by a sentence or a picture."),
     "evaluate": ("unclip.cli.evaluate", "Judge a model: retrieval, counterfactuals, distances."),
 }
 

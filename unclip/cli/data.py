@@ -48,6 +48,29 @@ def icons(
 
 
 @app.command()
+def words(
+    path: Path = typer.Argument(help="An icons set."),
+    out: Path = typer.Option(..., "--out", help="The words.json to write, for `unclip models pack --words`."),
+    packages: Path | None = typer.Option(None, "--packages", help="A folder of npm tarballs already fetched."),
+) -> None:
+    """List what a model knows that is trained on an icons set, and what else people call it, by WordNet and emojilib.
+
+    Example: unclip data words data/icons --out data/words.json
+    """
+    from unclip.data.icons.drawings import Drawings
+    from unclip.data.icons.vocabulary import make_words, to_json
+    from unclip.errors import DataError
+    from unclip.files import write_text
+
+    made = make_words(Drawings(path).listing, packages=packages)
+    try:
+        write_text(out, to_json(made))
+    except OSError as error:
+        raise DataError(f"cannot write {out}: {error.strerror or error}") from None
+    print(f"{len(made['things']):,} things and what is read as them in {out}")
+
+
+@app.command()
 def inspect(
     path: Path = typer.Argument(help="A folder of captioned pictures, webdataset tars, or an icons set."),
     out: Path | None = typer.Option(None, "--out", help="Write a contact sheet with captions to this PNG."),

@@ -7,6 +7,7 @@ import typer
 
 if TYPE_CHECKING:
     from unclip.evaluate.painters import Painter
+    from unclip.request import Options
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None)
 
@@ -14,6 +15,7 @@ app = typer.Typer(add_completion=False, rich_markup_mode=None)
 @app.command()
 def evaluate(
     bundle: str = typer.Argument(help="A shipped model's name, or the folder of a bundle."),
+    overrides: list[str] = typer.Argument(None, help="How it samples, where not as it was saved, as steps=12 guidance=3."),
     suite: str = typer.Option("icons", "--suite", help="What is asked: icons."),
     samples: int = typer.Option(500, "--samples", min=1, help="Prompts a split."),
     splits: str = typer.Option("", "--splits", help="Only these, with commas: train,pair,thing,scenes,scenes-held-out."),
@@ -35,13 +37,14 @@ def evaluate(
     Example: unclip evaluate icons --suite icons --samples 500 --data data/icons --judge runs/judge/bundle --json
     """
     from unclip.cli.console import note, print_json, progress
-    from unclip.device import pick_device
+    from unclip.config import apply_overrides
     from unclip.errors import RequestError
     from unclip.evaluate import report, run
     from unclip.evaluate.curve import append_point
     from unclip.evaluate.judge import load_judge
     from unclip.evaluate.suite import SPLITS
     from unclip.images import make_folder
+    from unclip.request import Options
 
     if suite != "icons":
         raise RequestError(f"there is no suite {suite!r}: the only one is icons")
@@ -49,14 +52,16 @@ def evaluate(
         raise RequestError("--log and --images-seen go together: give both or neither")
     if out is not None:
         make_folder(out)
+    options = Options.parse(apply_overrides({}, overrides or []), where="options")
     asked = tuple(splits.split(",")) if splits else SPLITS
     settings = run.Settings(samples=samples, splits=asked, seed=seed, batch=batch, resamples=resamples)
-    judged_by = load_judge(judge, bundle=bundle, device=pick_device(device))
+    name = ", ".join([bundle, *(["given the true z"] if true_z else []), *(overrides or [])])
+    judged_by = load_judge(judge, judged=bundle, device=device)
     with progress() as bars:
         task = bars.add_task("painting", total=None)
         result = run.evaluate(
-            f"{bundle}, given the true z" if true_z else bundle,
-            lambda: painter(bundle, size, judged_by.size, device, true_z=true_z),
+            name,
+            lambda: painter(bundle, size, judged_by.size, device, true_z=true_z, options=options),
             judged_by,
             data,
             settings,
@@ -67,24 +72,22 @@ def evaluate(
             note(f"wrote {path}")
     if log is not None and images_seen is not None:
         append_point(log, result.report, images_seen)
-    if as_json:
-        print_json(result.report)
-    else:
-        _show(result.report)
+    (print_json if as_json else _show)(result.report)
 
 
-def painter(bundle: str, size: int | None, seen_at: int, device: str, *, true_z: bool) -> "Painter":
+def painter(bundle: str, size: int | None, seen_at: int, device: str, *, true_z: bool, options: "Options") -> "Painter":
     """The model in `bundle`, as evaluations ask it, at `size` px or one that fits a judge that looks at `seen_at` px."""
     from unclip.errors import RequestError
-    from unclip.evaluate.painters import from_prompts, from_true_z, painting_size
+    from unclip.evaluate.painters import from_prompts, from_true_z
     from unclip.pipeline import UnCLIP, load
+    from unclip.rerank import draft_size
 
     model = load(bundle, device=device)
     if not isinstance(model, UnCLIP):
         raise RequestError(f"{bundle} is a GLIDE: the suite asks an unCLIP, with a CLIP and a prior")
     if size is None:
-        size = painting_size(model, seen_at)
-    return from_true_z(model, size) if true_z else from_prompts(model, size)
+        size = draft_size(model.sizes, seen_at)
+    return (from_true_z if true_z else from_prompts)(model, size, options)
 
 
 def _show(report: dict[str, Any]) -> None:

@@ -1,7 +1,7 @@
 """`unclip generate`: pictures from prompts."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -9,6 +9,10 @@ import typer
 
 if TYPE_CHECKING:
     from PIL.Image import Image
+
+    from unclip.glide import GLIDE
+    from unclip.pipeline import UnCLIP
+    from unclip.request import Options
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None)
 
@@ -30,6 +34,9 @@ def generate(
     upsampler_steps: str = typer.Option(None, "--upsampler-steps", help="Steps of every upsampler."),
     sampler: str = typer.Option(None, "--sampler", help="The decoder's sampler: dpm++, ddim or ddpm."),
     candidates: int = typer.Option(2, "--candidates", help="Prior samples a picture; the best is painted."),
+    best_of: int = typer.Option(None, "--best-of", help="Paint so many a prompt, and keep the -n that CLIP finds nearest."),
+    clip: str = typer.Option(None, "--clip", help="Whose CLIP chooses for --best-of; the model's own unless given."),
+    as_typed: bool = typer.Option(False, "--as-typed", help="Paint prompts as they are, whatever the model reads in them."),
     batched: bool = typer.Option(False, "--batched", help="Paint all pictures at once: faster, not byte for byte the same."),
     device: str = typer.Option("auto", "--device", help="auto, cpu, cuda or mps."),
     offload: bool = typer.Option(False, "--offload", help="Keep one network in memory at a time: slower, for large models."),
@@ -40,7 +47,6 @@ def generate(
 
     Example: unclip generate "a flat icon of a cactus" -n 4 --seed 7 --size 256 -o out/
     """
-    from unclip.cli.console import note
     from unclip.errors import RequestError
 
     prompts = gather(prompts, prompt_file)
@@ -56,19 +62,70 @@ def generate(
     folder = make_folder(out)
     changes = {"steps": steps, "guidance": guidance, "sampler": sampler, "upsampler_steps": upsampler_steps}
     changes |= {"prior_steps": prior_steps, "prior_guidance": prior_guidance, "prior_sampler": prior_sampler}
-    options = Options.parse(changes, where="options")
+    options = Options.parse(changes | {"as_typed": as_typed or None}, where="options")
     painter = load(model, device=device, offload=offload)
     seconds["load"] = clock.lap()
-    for prompt in painter.cut(prompts):
-        note(f"the model reads only the beginning of this prompt: {prompt}")
-    asked: dict[str, Any] = {"n": n, "seed": seed, "size": size, "exact": False if batched else None}
-    if isinstance(painter, UnCLIP):
-        asked["candidates"] = candidates
+    read = tell_reading(painter, prompts, options)
+    asked: dict[str, Any] = {"size": size, "exact": False if batched else None, "options": options}
+    asked |= {"candidates": candidates} if isinstance(painter, UnCLIP) else {}
     with StageProgress() as progress:
-        images = painter.generate(prompts, **asked, options=options, progress=progress)
+        asked["progress"] = progress
+        if best_of is None:
+            images, scores = painter.generate(prompts, n=n, seed=seed, **asked), {}
+        else:
+            images, scores = choose(painter, clip, prompts, asked, (best_of, n, seed))
     clock.lap()
-    written = write(images, folder, columns=(n if n > 1 else 4) if sheet else 0)
+    written = write(images, folder, columns=(n if n > 1 else 4) if sheet else 0) | scores | read
     tell(written, seconds | progress.seconds | {"save": clock.lap()}, as_json=as_json)
+
+
+def tell_reading(painter: "UnCLIP | GLIDE", prompts: Sequence[str], options: "Options") -> dict[str, Any]:
+    """Notes which prompts are cut and, of a model that comes with words, what it reads in them; the latter for `--json`."""
+    from unclip.cli.console import note
+    from unclip.pipeline import UnCLIP
+
+    for prompt in painter.cut(prompts, options) if isinstance(painter, UnCLIP) else painter.cut(prompts):
+        note(f"the model reads only the beginning of this prompt: {prompt}")
+    if not isinstance(painter, UnCLIP) or painter.words is None or options.as_typed:
+        return {}
+    readings = [painter.read(prompt, options) for prompt in prompts]
+    for line in dict.fromkeys(line for reading in readings for line in reading.notes(painter.name)):
+        note(line)
+    return {"read": [reading.record() for reading in readings]}
+
+
+def choose(
+    painter: "UnCLIP | GLIDE", clip: str | None, prompts: list[str], asked: dict[str, Any], numbers: tuple[int, int, int]
+) -> "tuple[list[Image], dict[str, list[float]]]":
+    """The best pictures of each prompt, and their scores: `n` among so many, from a seed on.
+
+    The model's own CLIP compares them with what the model read; another's with the prompt as it is.
+    """
+    from unclip.clip import load_clip
+    from unclip.errors import RequestError
+    from unclip.pipeline import UnCLIP
+    from unclip.request import pick_size
+    from unclip.rerank import best_of, draft_size
+
+    among, n, seed = numbers
+    if clip is not None:
+        eyes = load_clip(clip, device=str(painter.device))
+    elif isinstance(painter, UnCLIP):
+        eyes = painter.eyes()
+    else:
+        raise RequestError(f"{painter.name} has no CLIP that sees: name a model whose CLIP is to choose, with --clip")
+
+    def paint_of(prompt: str) -> "Callable[[list[str], list[int], int], list[Image]]":
+        return lambda _, seeds, size: painter.generate([prompt] * len(seeds), **asked | {"seed": seeds, "size": size})
+
+    own = painter if isinstance(painter, UnCLIP) and clip is None else None
+    known = prompts if own is None else [own.read(prompt, asked["options"]).text for prompt in prompts]
+    sizes = draft_size(painter.sizes, eyes.size), pick_size(painter.name, painter.sizes, asked["size"])
+    chosen = {"among": among, "n": n, "seed": seed, "sizes": sizes}
+    best = [
+        one for prompt, text in zip(prompts, known, strict=True) for one in best_of(paint_of(prompt), eyes, text, **chosen)
+    ]
+    return [one.image for one in best], {"scores": [round(one.score, 4) for one in best]}
 
 
 def tell(written: dict[str, Any], seconds: dict[str, float], *, as_json: bool) -> None:

@@ -39,23 +39,34 @@ def list_models(as_json: bool = AS_JSON) -> None:
 
 
 @app.command()
-def show(model: str = MODEL, as_json: bool = AS_JSON) -> None:
-    """What a model holds: its parts, their sizes, where it comes from. Nothing but configs is read.
+def show(
+    model: str = MODEL,
+    phrase: list[str] = typer.Argument(None, help="A word or phrase: what the model reads in it."),
+    words: bool = typer.Option(False, "--words", help="All that the model knows, and what it reads as it."),
+    as_json: bool = AS_JSON,
+) -> None:
+    """What a model holds: its parts, their sizes, where it comes from, what it knows. No weights are read.
 
-    Example: unclip models show icons
+    Example: unclip models show icons --words kitty
     """
     from unclip.cli.console import columns, print_json
     from unclip.shelf import count_parameters
     from unclip.weights.opening import open_model
+    from unclip.words import told
 
     source = open_model(model)
+    known = told.words_of(source)
+    if words or phrase:
+        answer = told.look_up(source.name, known, " ".join(phrase)) if phrase else told.listing(source.name, known)
+        print_json(answer.record) if as_json else print("\n".join(answer.lines))
+        return
     parts: dict[str, dict[str, Any]] = {
         name: {"kind": part.kind, "parameters": count_parameters(part), "from": part.where}
         for name, part in source.networks.items()
     }
     if as_json:
         about = {"name": source.name, "version": source.version, "folder": source.where, "parts": parts}
-        print_json(about | {"provenance": source.provenance})
+        print_json(about | {"provenance": source.provenance} | ({"words": told.summary(known)} if known else {}))
         return
     print(f"{source.name} {source.version}, {source.where}")
     rows = [(name, p["kind"], f"{p['parameters']:,}", _megabytes(2 * p["parameters"])) for name, p in parts.items()]
@@ -63,6 +74,8 @@ def show(model: str = MODEL, as_json: bool = AS_JSON) -> None:
     for key, value in source.provenance.items():
         trained = isinstance(value, dict) and {"steps", "images"} <= value.keys()
         print(f"{key}: {value['steps']:,} steps, {value['images']:,} images" if trained else f"{key}: {value}")
+    if known:
+        print("\n".join(told.summary_lines(source.name, known)))
 
 
 @app.command()
@@ -156,7 +169,8 @@ def sizes(as_json: bool = AS_JSON) -> None:
 def pack(
     out: Path = typer.Argument(help="The bundle's folder; a bundle that stands there is replaced."),
     runs: list[Path] = typer.Option(..., "--run", help="A training run; give one for each part, a CLIP's among them."),
-    base: Path | None = typer.Option(None, "--base", help="A bundle that gives the parts for which there is no run."),
+    base: Path | None = typer.Option(None, "--base", help="A bundle that gives what there is no run for, and its words."),
+    words: Path | None = typer.Option(None, "--words", help="What the model knows, from `unclip data words`."),
     card: Path | None = typer.Option(None, "--card", help="The model card, a Markdown file; a name alone if not given."),
     name: str = typer.Option(None, "--name", help="The model's name; the folder's if not given."),
     version: str = typer.Option("1", "--version", help="The model's version."),
@@ -165,18 +179,42 @@ def pack(
 
     Example: unclip models pack icons --run runs/clip --run runs/prior --run runs/decoder --card card.md
     """
-    from unclip.errors import RequestError
     from unclip.train import bundle
     from unclip.weights.store import read_manifest
 
     name = name or out.resolve().name
-    try:
-        text = f"# {name}\n" if card is None else card.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise RequestError(f"cannot read the model card {card}: {error}") from None
-    bundle.pack(runs, out, name=name, version=version, card=text, base=base)
+    text = f"# {name}\n" if card is None else _text_of(card, "model card")
+    known = None if words is None else _text_of(words, "words")
+    bundle.pack(runs, out, name=name, version=version, card=text, base=base, words=known)
     manifest = read_manifest(out)
     print(f"{manifest.name} {manifest.version}, {_megabytes(manifest.size)}, {', '.join(manifest.parts)}, in {out}")
+
+
+@app.command("words")
+def put_words(
+    bundle: Path = typer.Argument(help="The folder of a bundle."),
+    words: Path = typer.Argument(help="What its model knows, from `unclip data words`."),
+) -> None:
+    """Put words into a bundle that is there, in place of those that it had; nothing else of it changes.
+
+    Example: unclip models words runs/icons data/words.json
+    """
+    from unclip.weights.store import put_words
+    from unclip.words import Words
+
+    text = _text_of(words, "words")
+    known = Words.of(text, where=str(words))
+    put_words(bundle, text)
+    print(f"{known.count()['things']:,} things, {known.count()['other_words']:,} other words, in {bundle}")
+
+
+def _text_of(path: Path, what: str) -> str:
+    from unclip.errors import RequestError
+
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise RequestError(f"cannot read the {what} {path}: {error}") from None
 
 
 def _summary(manifest: "Manifest") -> dict[str, Any]:

@@ -55,32 +55,44 @@ def pool(
 
 
 def embed(
-    path: Path = typer.Argument(help="The pool to embed."),
+    path: Path = typer.Argument(help="The pool to embed, or an index with captions."),
     clip: str = typer.Option(..., "--clip", help="A CLIP: a training run, a shipped model's name, or a bundle's folder."),
 ) -> None:
     """Run a CLIP over a pool once and keep z and the captions' states beside it, for the prior and the decoder.
 
+    Of an index, z are its rows, for the prior alone.
+
     Example: unclip data embed data/train-64 --clip runs/clip
     """
     from unclip.cli.console import progress
-    from unclip.data.pool import Pool
-    from unclip.data.pool import embed as run
+    from unclip.data import pool as pools
     from unclip.device import autocast, pick_device
+    from unclip.search.layout import IMAGES, Index
+    from unclip.search.pairs import read_pairs
     from unclip.train.bundle import load_clip
 
+    index = Index(path) if (path / IMAGES).is_dir() else None
     network, tokenizer, fingerprint = load_clip(clip)
     device = pick_device()
     with progress() as bars, autocast(device):
         task = bars.add_task("embedding", total=None)
-        embedded = run(
-            Pool(path),
-            network.to(device),
-            tokenizer,
-            fingerprint=fingerprint,
-            device=device,
-            progress=lambda done, total: bars.update(task, completed=done, total=total),
-        )
+
+        def show(done: int, total: int) -> None:
+            bars.update(task, completed=done, total=total)
+
+        network.to(device)
+        if index is None:
+            embedded = pools.embed(
+                pools.Pool(path), network, tokenizer, fingerprint=fingerprint, device=device, progress=show
+            )
+        else:
+            pairs = read_pairs(index, fingerprint, network.cfg.embed)
+            embedded = pools.embed_captions(
+                pairs, path, network, tokenizer, fingerprint=fingerprint, device=device, progress=show
+            )
     print(f"{len(embedded.z):,} images and {len(embedded.pooled):,} captions embedded by {fingerprint[:12]}")
+    if embedded.unit:
+        print("its z have length one, as an index keeps them: so will those of a prior that learns from it")
 
 
 def _icons(root: Path, seed: int, split: str, scenes: float, plain: float, jitter: float) -> "Source":

@@ -29,6 +29,10 @@ Method = Annotated[
     ),
 ]
 
+AsTyped = Annotated[
+    bool, typer.Option("--as-typed", help="Give prompts to the model as they are, whatever it reads in them.")
+]
+
 SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff"}
 
 
@@ -80,9 +84,16 @@ class Painted(NamedTuple):
     seconds: dict[str, float]  # of each part
 
 
-def paint(call: Call, ask: "Callable[[Asked], Sequence[Image]]") -> Painted:
-    """Loads the model, asks it, and writes the pictures and, if wanted, a sheet of them."""
-    from unclip.cli.generate import Clock
+def paint(
+    call: Call,
+    ask: "Callable[[Asked], Sequence[Image]]",
+    *,
+    method: Method = "auto",
+    prompts: Sequence[str | None] = (),
+    as_typed: bool = False,
+) -> Painted:
+    """Loads the model, asks it, and writes the pictures and, if wanted, a sheet of them; notes what is read in `prompts`."""
+    from unclip.cli.generate import Clock, tell_reading
     from unclip.cli.progress import StageProgress
     from unclip.errors import RequestError
     from unclip.images import make_folder
@@ -91,15 +102,17 @@ def paint(call: Call, ask: "Callable[[Asked], Sequence[Image]]") -> Painted:
 
     clock = Clock()
     folder = make_folder(call.out)
-    options = Options.parse({"steps": call.steps, "guidance": call.guidance}, where="options")
+    changes = {"steps": call.steps, "guidance": call.guidance, "method": None if method == "auto" else method}
+    options = Options.parse(changes | {"as_typed": as_typed or None}, where="options")
     model = load(call.model, device=call.device, offload=call.offload)
     if not isinstance(model, UnCLIP):
         raise RequestError(f"{model.name} is a GLIDE, which has no z: this task asks an unCLIP")
+    read = tell_reading(model, [prompt for prompt in prompts if prompt], options)
     seconds = {"load": clock.lap()}
     with StageProgress() as progress:
         images = ask(Asked(model, {"options": options, "progress": progress}))
     clock.lap()
-    written = write(images, folder, sheet=call.sheet)
+    written = write(images, folder, sheet=call.sheet) | read
     return Painted(images, written, seconds | progress.seconds | {"save": clock.lap()})
 
 

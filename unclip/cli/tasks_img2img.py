@@ -17,22 +17,18 @@ def img2img(
     n: tasks.Count = 4,
     seed: tasks.Seed = 0,
     size: tasks.Size = None,
+    as_typed: tasks.AsTyped = False,
 ) -> None:
     """Paint a picture anew from a noised start, and print the path of each.
 
     Example: unclip img2img sketch.png --prompt "a flat icon of a cactus" --strength 0.6 -n 4 -o out/
     """
-    from unclip.errors import RequestError
     from unclip.images import read_picture
     from unclip.tasks import image_to_image
 
     image = read_picture(picture)
-    if n < 1:
-        raise RequestError(f"-n {n}: expected at least 1")
 
     def ask(asked: tasks.Asked):
-        return image_to_image(
-            asked.model, image, prompt, strength=strength, seed=range(seed, seed + n), size=size, **asked.alike
-        )
+        return image_to_image(asked.model, image, prompt, strength=strength, n=n, seed=seed, size=size, **asked.alike)
 
-    tasks.tell(call, tasks.paint(call, ask))
+    tasks.tell(call, tasks.paint(call, ask, prompts=[prompt], as_typed=as_typed))

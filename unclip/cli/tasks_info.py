@@ -13,6 +13,7 @@ CALLED = {"text_diff": "text-diff", "image_to_image": "img2img"}  # the verbs th
 SERIES = {"variations", "image_to_image", "inpaint"}  # that make several pictures unless told
 PICTURE, MASK, FOLDER = "PICTURE", "MASK", "FOLDER"  # for what no settings name
 UNSAID = {"task", "parents", "frame"}  # what a command says otherwise than by an option
+UNSAID |= {"read", "old_read", "new_read"}  # what a model makes of a prompt by itself
 
 
 @app.command()
@@ -55,9 +56,8 @@ def left_open(settings: dict[str, Any]) -> list[str]:
     flags = _flags(verb)
     remarks = [] if flags else [f"there is no verb {verb} here"]
     remarks += ["FOLDER: the pictures that gave the components"] if said.get("among") == FOLDER else []
-    remarks += [
-        f"{name}: a picture that came from no file" for name in (PICTURE, MASK) if name in (*given, said.get("repaint"))
-    ]
+    pictures = (*given, said.get("repaint"), said.get("image"))
+    remarks += [f"{name}: a picture that came from no file" for name in (PICTURE, MASK) if name in pictures]
     return remarks + [f"no option says {name} {value}" for name, value in said.items() if name not in {*flags, *UNSAID}]
 
 
@@ -77,9 +77,11 @@ def _said(settings: dict[str, Any]) -> tuple[list[str], dict[str, Any]]:
         said["among"] = FOLDER
     if task == "inpaint" and len(given) > 1:
         given, said["repaint"] = given[:1], parents[1].get("file", MASK)
+    if task == "optimize" and len(given) > 1:
+        given, said["image"] = given[:1], given[1]
     if task in SERIES:
         said["n"] = 1
-    if "milliseconds" in said:
+    if "milliseconds" in said and "film" not in said:
         said["webp"] = True
     return given, said
 
@@ -100,6 +102,7 @@ def _ancestors(settings: dict[str, Any], depth: int = 1) -> list[str]:
     for given in settings.get("parents", []):
         own = given.get("settings", {})
         name = repr(given["prompt"]) if "prompt" in given else given.get("file", "a picture")
+        name += f", read as {given['read']!r}" if "read" in given else ""
         told = ", ".join(f"{key} {value}" for key, value in own.items() if key != "parents")
         digest = given.get("sha256") or given.get("pixels", "")
         lines += ["  " * depth + " ".join(part for part in ("of", name, digest[:16], f"({told})" if told else "") if part)]

@@ -33,6 +33,7 @@ def inpaint(
         help="Side in pixels, of the picture's middle square; without it the whole picture, as large as it is.",
     ),
     method: tasks.Method = "auto",
+    as_typed: tasks.AsTyped = False,
 ) -> None:
     """Paint a part of a picture anew, and print the path of each.
 
@@ -44,6 +45,6 @@ def inpaint(
     image, mask = read_picture(picture), read_picture(repaint) if repaint else None
 
     def ask(asked: tasks.Asked):
-        return inpaint(asked.model, image, mask, prompt, n=n, seed=seed, size=size, method=method, **asked.alike)
+        return inpaint(asked.model, image, mask, prompt, n=n, seed=seed, size=size, **asked.alike)
 
-    tasks.tell(call, tasks.paint(call, ask))
+    tasks.tell(call, tasks.paint(call, ask, method=method, prompts=[prompt], as_typed=as_typed))

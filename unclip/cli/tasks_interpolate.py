@@ -25,6 +25,7 @@ def interpolate(
     milliseconds: int = typer.Option(150, "--milliseconds", min=1, help="Of each frame of the animation."),
     seed: tasks.OneSeed = 0,
     size: tasks.Size = None,
+    as_typed: tasks.AsTyped = False,
 ) -> None:
     """Paint what lies between pictures or prompts, and print the path of each frame.
 
@@ -39,7 +40,7 @@ def interpolate(
         how = {"frames": frames, "noise": noise, "pace": pace, "seed": seed, "size": size}
         return interpolate(asked.model, given, **how, **asked.alike)
 
-    painted = tasks.paint(call, ask)
+    painted = tasks.paint(call, ask, prompts=[end for end in given if isinstance(end, str)], as_typed=as_typed)
     if not webp:
         tasks.tell(call, painted)
         return

@@ -23,18 +23,18 @@ def outpaint(
     n: tasks.Count = 1,
     seed: tasks.Seed = 0,
     method: tasks.Method = "auto",
+    as_typed: tasks.AsTyped = False,
 ) -> None:
     """Paint what lies around a picture, and print the path of each larger one.
 
     Example: unclip outpaint cat.png --prompt "a cat on a sofa" --left 128 --right 128 -o out/
     """
     from unclip.images import read_picture
-    from unclip.inpainting import outpaint
+    from unclip.inpainting import Sides, outpaint
 
-    image = read_picture(picture)
+    image, sides = read_picture(picture), Sides(left, right, top, bottom)
 
     def ask(asked: tasks.Asked):
-        edges = {"left": left, "right": right, "top": top, "bottom": bottom}
-        return outpaint(asked.model, image, prompt, **edges, overlap=overlap, n=n, seed=seed, method=method, **asked.alike)
+        return outpaint(asked.model, image, sides, prompt, overlap=overlap, n=n, seed=seed, **asked.alike)
 
-    tasks.tell(call, tasks.paint(call, ask))
+    tasks.tell(call, tasks.paint(call, ask, method=method, prompts=[prompt], as_typed=as_typed))

@@ -16,6 +16,7 @@ def text_diff(
     old: str = typer.Option("", "--old", help="What the picture is."),
     theta: list[str] = typer.Option(["0.1,0.25,0.4"], "--theta", help="How far to go, 0 to 0.5; several with commas."),
     size: tasks.Size = None,
+    as_typed: tasks.AsTyped = False,
 ) -> None:
     """Paint a picture changed as from one caption to another, once for each theta, and print the path of each.
 
@@ -29,4 +30,4 @@ def text_diff(
     def ask(asked: tasks.Asked):
         return text_diff(asked.model, image, old, new, thetas=thetas, size=size, **asked.alike)
 
-    tasks.tell(call, tasks.paint(call, ask))
+    tasks.tell(call, tasks.paint(call, ask, prompts=[old, new], as_typed=as_typed))

@@ -5,7 +5,7 @@ from random import Random
 from typing import Literal
 
 import numpy as np
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from unclip.data.faults import Broken
 from unclip.images import rgb
@@ -31,6 +31,8 @@ def square(data: bytes, size: int, *, name: str, crop: Crop, seed: int, position
             image = rgb(opened)
     except Broken:
         raise
+    except UnidentifiedImageError:
+        raise Broken(name, "not a readable picture: of no format known") from None
     except Exception as error:  # a decoder fed with foreign bytes raises about anything
         raise Broken(name, f"not a readable picture: {' '.join(str(error).split())[:80]}") from None
     side = min(image.size)

@@ -10,11 +10,14 @@ Drawing, resizing and encoding a picture costs as much as a small network's trai
         z.npy            float32 (N, E), raw image embeddings
         caption.npy      int32 (N,), the row of each sample's caption
         pooled.npy       float32 (M, E); states.npy float16 (M, L, C); mask.npy bool (M, L); row 0 is the empty caption
+
+Other folders may hold an `embedded/` too: that of an index, made by `embed_captions`, has z of unit length and says so.
 """
 
 import json
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -127,16 +130,19 @@ class Pool:
 
 
 class Embedded:
-    """What a CLIP made of a pool: z of every image, the text encoder's answer for every distinct caption."""
+    """What a CLIP made of a pool: z of every image, the text encoder's answer for every distinct caption.
 
-    def __init__(self, pool: Pool, *, clip: str | None = None):
-        folder = pool.root / "embedded"
+    `unit`: whether these z have lost their lengths, as those of an index have.
+    """
+
+    def __init__(self, pool: Pool | Path, *, clip: str | None = None):
+        root = pool.root if isinstance(pool, Pool) else pool
+        folder = root / "embedded"
         header = _header(folder / "embedded.json", {"clip"}, "an embedded pool: run `unclip data embed` on it")
         if clip is not None and header["clip"] != clip:
-            raise DataError(
-                f"{pool.root} was embedded by another CLIP ({header['clip'][:12]}, not {clip[:12]}): embed it again"
-            )
+            raise DataError(f"{root} was embedded by another CLIP ({header['clip'][:12]}, not {clip[:12]}): embed it again")
         self.clip: str = header["clip"]
+        self.unit: bool = header.get("unit", False)
         names = ("z", "caption", "pooled", "states", "mask")
         try:
             arrays = [torch.from_numpy(np.load(folder / f"{name}.npy")) for name in names]
@@ -162,30 +168,66 @@ def embed(
     progress: Progress | None = None,
 ) -> Embedded:
     """Runs `clip`, whose weights have `fingerprint`, over the pool and keeps the answers beside it."""
-    captions = ["", *dict.fromkeys(caption for caption in pool.captions if caption)]
-    row = {caption: index for index, caption in enumerate(captions)}
-    total = len(pool) + len(captions)
-    z, texts = [], []
+    total = len(pool) + _distinct(pool.captions)
+    z = []
     for start in range(0, len(pool), batch):
         rows = range(start, min(start + batch, len(pool)))
         z.append(clip.encode_image(pool.tensor(rows).to(device)).float().cpu())
         if progress is not None:
             progress(rows.stop, total)
+    show = None if progress is None else lambda done, _: progress(len(pool) + done, total)
+    pairs = Pairs(torch.cat(z), pool.captions)
+    return embed_captions(
+        pairs, pool.root, clip, tokenizer, fingerprint=fingerprint, device=device, batch=batch, progress=show
+    )
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """z (N, E) of pictures, raw or of unit length, with the N captions."""
+
+    z: Tensor
+    captions: Sequence[str]
+    unit: bool = False
+
+
+@torch.no_grad()
+def embed_captions(
+    pairs: Pairs,
+    root: Path,
+    clip: Encoder,
+    tokenizer: Tokenizer,
+    *,
+    fingerprint: str,
+    device: torch.device | str = "cpu",
+    batch: int = 256,
+    progress: Progress | None = None,
+) -> Embedded:
+    """Runs `clip`, which these z are of, over the captions and keeps both in `root`."""
+    captions = ["", *dict.fromkeys(caption for caption in pairs.captions if caption)]
+    row = {caption: index for index, caption in enumerate(captions)}
+    texts = []
     for start in range(0, len(captions), batch):
         tokens = tokenizer(captions[start : start + batch])
         text = clip.encode_text(tokens.ids.to(device), tokens.mask.to(device))
         texts.append(text.to("cpu"))
         if progress is not None:
-            progress(len(pool) + min(start + batch, len(captions)), total)
-    with files.replacing_folder(pool.root / "embedded") as folder:
-        np.save(folder / "z.npy", torch.cat(z).numpy())
-        np.save(folder / "caption.npy", np.array([row[caption] for caption in pool.captions], dtype=np.int32))
+            progress(min(start + batch, len(captions)), len(captions))
+    with files.replacing_folder(root / "embedded") as folder:
+        np.save(folder / "z.npy", pairs.z.numpy())
+        np.save(folder / "caption.npy", np.array([row[caption] for caption in pairs.captions], dtype=np.int32))
         np.save(folder / "pooled.npy", torch.cat([text.pooled.float() for text in texts]).numpy())
         # numpy, because a CPU's autocast refuses to concatenate halves
         np.save(folder / "states.npy", np.concatenate([text.states.half().numpy() for text in texts]))
         np.save(folder / "mask.npy", torch.cat([text.mask for text in texts]).numpy())
-        (folder / "embedded.json").write_text(json.dumps({"clip": fingerprint, "captions": len(captions)}))
-    return Embedded(pool, clip=fingerprint)
+        header = {"clip": fingerprint, "captions": len(captions)} | ({"unit": True} if pairs.unit else {})
+        (folder / "embedded.json").write_text(json.dumps(header))
+    return Embedded(root, clip=fingerprint)
+
+
+def _distinct(captions: Sequence[str]) -> int:
+    """How many captions are embedded: the empty one, and each other once."""
+    return len({"", *captions})
 
 
 def _header(path: Path, keys: set[str], kind: str) -> dict[str, Any]:

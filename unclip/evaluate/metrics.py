@@ -46,6 +46,13 @@ def mean_figure(values: Sequence[float] | np.ndarray, *, resamples: int, seed: i
     return Figure(float(values.mean()), float(low), float(high))
 
 
+def ratio_figure(over: np.ndarray, under: np.ndarray, *, resamples: int, seed: int = 0) -> Figure:
+    """The ratio of the means of two values that each item has, and its percentile bootstrap interval over items."""
+    counts = resample_counts(len(over), resamples, np.random.default_rng(seed))
+    low, high = np.percentile((counts @ over) / (counts @ under), INTERVAL)
+    return Figure(float(over.sum() / under.sum()), float(low), float(high))
+
+
 def resample_counts(n: int, resamples: int, rng: np.random.Generator) -> np.ndarray:
     """How often each of n items is drawn, (R, n): draws of n with replacement."""
     return rng.multinomial(n, np.full(n, 1 / n), size=resamples)

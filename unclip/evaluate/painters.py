@@ -9,27 +9,28 @@ from unclip.errors import RequestError
 from unclip.evaluate.suite import Item
 from unclip.images import to_images
 from unclip.pipeline import UnCLIP
+from unclip.request import AS_SAVED, Options
 from unclip.rng import Rng
 
 Painter = Callable[[Sequence[Item]], list[Image.Image]]
 Progress = Callable[[int, int], None]
 
 
-def painting_size(model: UnCLIP, seen_at: int) -> int:
-    """The least of the model's sizes at which a judge that looks at `seen_at` px loses nothing, else its largest."""
-    return min((size for size in model.sizes if size >= seen_at), default=max(model.sizes))
+def from_prompts(model: UnCLIP, size: int, options: Options = AS_SAVED) -> Painter:
+    """The whole chain at `size` px: prompt, prior, decoder, upsamplers. It sees prompts and seeds alone.
 
-
-def from_prompts(model: UnCLIP, size: int) -> Painter:
-    """The whole chain at `size` px: prompt, prior, decoder, upsamplers. It sees prompts and seeds alone."""
+    Prompts go to the model as they are: a held-out thing, which it has no word for, is not to be read as another.
+    """
+    as_typed = options.model_copy(update={"as_typed": True})
 
     def paint(items: Sequence[Item]) -> list[Image.Image]:
-        return model.generate([item.prompt for item in items], seed=[item.seed for item in items], size=size, exact=False)
+        prompts, seeds = [item.prompt for item in items], [item.seed for item in items]
+        return model.generate(prompts, seed=seeds, size=size, options=as_typed, exact=False)
 
     return paint
 
 
-def from_true_z(model: UnCLIP, size: int) -> Painter:
+def from_true_z(model: UnCLIP, size: int, options: Options = AS_SAVED) -> Painter:
     """The decoder, given the z of the real render in place of the prior's: what a perfect prior would bring.
 
     Raises RequestError for a size that the model cannot make.
@@ -40,8 +41,8 @@ def from_true_z(model: UnCLIP, size: int) -> Painter:
     def paint(items: Sequence[Item]) -> list[Image.Image]:
         rng = Rng([item.seed for item in items], device=model.device)
         text = model.encode_text([item.prompt for item in items])
-        x = model.decode(model.embed([item.real for item in items]), rng, text=text)
-        return to_images(model.upsample(x, size, rng))
+        x = model.decode(model.embed([item.real for item in items]), rng, text=text, options=options)
+        return to_images(model.upsample(x, size, rng, options=options))
 
     return paint
 

@@ -39,11 +39,11 @@ def score(
     captions = _caption_features(items, judge)
     real = judge.images([item.real for item in items])
     generated = judge.images(pictures)
-    by_prompt = {name: _by_prompt(items, x, real, captions) for name, x in (("generated", generated), ("real", real))}
+    each = {name: _by_prompt(items, x, real, captions) for name, x in (("generated", generated), ("real", real))}
     report = {}
     for split in dict.fromkeys(item.split for item in items):
         rows = [i for i, item in enumerate(items) if item.split == split]
-        report[split] = _group(items, rows, by_prompt, real, resamples)
+        report[split] = _group(items, rows, each, real, resamples)
         if len(rows) >= FEWEST:
             report[split]["sigma"] = round(narrow_sigma(real[rows]), 4)
             for name, x in (("generated", generated), ("real", real)):
@@ -52,10 +52,19 @@ def score(
         categories = dict.fromkeys(items[i].category for i in rows)
         if len(categories) > 1:
             report[split]["categories"] = {
-                category: _group(items, [i for i in rows if items[i].category == category], by_prompt, real, resamples)
+                category: _group(items, [i for i in rows if items[i].category == category], each, real, resamples)
                 for category in sorted(categories)
             }
     return report, [_read_as(item, x, captions) for item, x in zip(items, generated, strict=True)]
+
+
+def by_prompt(items: Sequence[Item], pictures: Sequence[Sequence[Image.Image]], judge: Judge) -> list[dict[str, np.ndarray]]:
+    """What each item's picture adds to each of the first four figures, (N,), for several answers to the same items.
+
+    For differences between answers, which are paired: their interval is far narrower than either answer's own.
+    """
+    captions, real = _caption_features(items, judge), judge.images([item.real for item in items])
+    return [_by_prompt(items, judge.images(answer), real, captions) for answer in pictures]
 
 
 def _caption_features(items: Sequence[Item], judge: Judge) -> dict[str, np.ndarray]:
@@ -82,10 +91,10 @@ def _similarities(names: Sequence[str], x: np.ndarray, captions: dict[str, np.nd
 
 
 def _group(
-    items: Sequence[Item], rows: list[int], by_prompt: dict[str, dict[str, np.ndarray]], real: np.ndarray, resamples: int
+    items: Sequence[Item], rows: list[int], each: dict[str, dict[str, np.ndarray]], real: np.ndarray, resamples: int
 ) -> dict[str, Any]:
     group: dict[str, Any] = {"n": len(rows), "chance": _chance([items[i] for i in rows], real[rows])}
-    for name, values in by_prompt.items():
+    for name, values in each.items():
         of_rows = {figure: values[figure][rows] for figure in BY_PROMPT}
         told = {figure: column[~np.isnan(column)] for figure, column in of_rows.items()}
         group[name] = _rounded({f: mean_figure(column, resamples=resamples) for f, column in told.items() if len(column)})

@@ -108,6 +108,10 @@ class Text(NamedTuple):
         """For so many captions, from one."""
         return Text(*(part.expand(count, *part.shape[1:]) for part in self))
 
+    def repeat(self, times: int) -> "Text":
+        """All captions, so many times over, (times * B)."""
+        return Text(*(torch.cat([part] * times) for part in self))
+
     def select(self, index: Tensor | slice) -> "Text":
         return Text(self.pooled[index], self.states[index], self.mask[index])
 
@@ -196,15 +200,18 @@ class CLIP(nn.Module):
     def loss(self, z: Tensor, pooled: Tensor, same: Tensor | None = None) -> Tensor:
         """Contrastive loss of B matching pairs, a scalar in fp32.
 
-        `same` (B, B) bool marks texts that are true of another image too (equal captions in a batch): the softmax shares
-        its target among them, the sigmoid calls them positive.
+        `pooled` (B + W, E): the B images' texts, then W others that are wrong, near misses of the right ones, say: an image
+        has to tell its own from these too (NegCLIP, 2210.01936, section 4). `same` (B, B + W) bool marks texts that are true
+        of another image as well (equal captions in a batch): the softmax shares its target among them, the sigmoid calls
+        them positive.
         """
         with torch.autocast(z.device.type, enabled=False):
             logits = self.logits(z, pooled)
-            eye = torch.eye(len(logits), device=logits.device, dtype=torch.bool)
+            eye = torch.eye(*logits.shape, device=logits.device, dtype=torch.bool)
             positive = (eye if same is None else same | eye).to(logits.dtype)
             if self.cfg.loss == "sigmoid":
                 return -F.logsigmoid(logits * (2 * positive - 1)).sum() / len(logits)
             rows = F.cross_entropy(logits, positive / positive.sum(1, keepdim=True))
-            columns = F.cross_entropy(logits.T, (positive / positive.sum(0, keepdim=True)).T)
+            own, true = logits[:, : len(z)].T, positive[:, : len(z)].T
+            columns = F.cross_entropy(own, true / true.sum(1, keepdim=True))
             return (rows + columns) / 2

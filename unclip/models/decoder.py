@@ -151,20 +151,30 @@ class Decoder(nn.Module):
         return self.text(ids, mask)
 
     def forward(
-        self, x_t: Tensor, t: Tensor, z: Tensor, text: Text, drop_z: Tensor | None = None, known: Known | None = None
+        self,
+        x_t: Tensor,
+        t: Tensor,
+        z: Tensor,
+        text: Text,
+        drop_z: Tensor | None = None,
+        known: Known | None = None,
+        layout: Tensor | None = None,
     ) -> Tensor:
         """The network's output at x_t (B, 3, H, W), t (B,), z (B, E), raw or standardised as in training.
 
         `drop_z` (B,) bool: where True, z is replaced by the learned null. `known`: what a decoder for inpainting shall keep;
-        None is nothing, and it paints all of the picture. Returns (B, out_channels, H, W).
+        None is nothing, and it paints all of the picture. `layout`: small pictures that the first rows find beside x_t in
+        place of those drawn from their z. Returns (B, out_channels, H, W).
         """
         if drop_z is not None:
             z = torch.where(drop_z[:, None], self.null_z.to(z.dtype), z)
         emb = self.time(timestep_embedding(t, self.cfg.unet.channels)) + self.z_to_time(z) + self.text_to_time(text.pooled)
         beside = [x_t]
+        assert layout is None or self.layout is not None, "only a decoder that draws layouts takes one"
         if self.layout is not None:
-            layout = F.interpolate(self.layout(z, text.pooled), size=x_t.shape[2:], mode="bilinear")
-            beside.append(layout.to(x_t.dtype))
+            small = self.layout(z, text.pooled)
+            small = small if layout is None else torch.cat([layout.to(small.dtype), small[len(layout) :]])
+            beside.append(F.interpolate(small, size=x_t.shape[2:], mode="bilinear").to(x_t.dtype))
         assert known is None or self.cfg.inpaint, "only a decoder for inpainting takes a known part"
         if self.cfg.inpaint:
             beside.append(knowns.beside(known, x_t))

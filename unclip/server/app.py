@@ -16,6 +16,9 @@ from unclip.server import documents, errors, openai, routes
 from unclip.server.config import ServerConfig
 from unclip.server.jobs import JobState
 from unclip.server.metrics import Metrics
+from unclip.server.search import retrieval
+from unclip.server.search import routes as searching
+from unclip.server.search.finder import Finder
 from unclip.server.security import Guard
 from unclip.server.serving import Serving, Words
 from unclip.server.signing import Signer, load_secret
@@ -34,12 +37,19 @@ def make_app(config: ServerConfig, store: Store, engine: "Engine") -> FastAPI:
     metrics = Metrics()
     signer = Signer(load_secret(store.data), config.limits.url_seconds)
     room, feed = Room(config.limits.streams), Feed(engine)
-    own = Serving(config, store, engine, metrics, signer, Decoder(), Words.load(config.blocked_words), room, feed)
+    words, finder = Words.load(config.blocked_words), Finder(config)
+    own = Serving(config, store, engine, metrics, signer, Decoder(), words, room, feed, finder)
     app = FastAPI(title="unclip", lifespan=_lifespan, docs_url=None, redoc_url=None, redirect_slashes=False)
     app.state.serving, app.state.started, app.state.draining = own, int(time.time()), None
     app.add_middleware(Guard, config=config, metrics=metrics)
     errors.install(app)
-    for router in (openai.router, routes.router, *([openai.azure] if config.azure else [])):
+    for router in (
+        openai.router,
+        routes.router,
+        searching.router,
+        retrieval.router,
+        *([openai.azure] if config.azure else []),
+    ):
         app.include_router(router)
     _add_own(app)
     app.openapi = lambda: _document(app)
@@ -54,7 +64,8 @@ async def drain(app: FastAPI) -> None:
 
 
 async def _drain(own: Serving) -> None:
-    await own.engine.stop(own.config.grace_seconds)
+    grace = own.config.grace_seconds
+    await asyncio.gather(own.engine.stop(grace), own.finder.close(grace))
     await own.feed.close()
 
 
@@ -62,7 +73,7 @@ async def _drain(own: Serving) -> None:
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     own: Serving = app.state.serving
     try:
-        await own.engine.start()
+        await _start(own)
     except BaseException as error:
         app.state.failure = error
         raise
@@ -72,6 +83,22 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
             own.feed.follow(job)
     yield
     await drain(app)
+    own.decoder.close()
+
+
+async def _start(own: Serving) -> None:
+    """Workers and the search process get ready side by side; ConfigError for what cannot be started or opened."""
+    own.finder.open()
+    try:
+        await own.engine.start()
+        try:
+            await own.finder.ready()
+        except BaseException:
+            await own.engine.stop()
+            raise
+    except BaseException:
+        await own.finder.close()
+        raise
 
 
 def _add_own(app: FastAPI) -> None:
@@ -97,7 +124,8 @@ def _add_own(app: FastAPI) -> None:
     async def metrics(request: Request) -> Response:
         """Prometheus' text format."""
         own: Serving = request.app.state.serving
-        return Response(own.metrics.text(own.engine.health()), media_type="text/plain; version=0.0.4")
+        search = own.finder.health() if own.config.indices else None
+        return Response(own.metrics.text(own.engine.health(), search), media_type="text/plain; version=0.0.4")
 
     app.mount("/page", StaticFiles(directory=PAGE), name="page")
 

@@ -4,11 +4,12 @@ It listens on loopback unless told otherwise, and on nothing else without a key.
 """
 
 import ipaddress
+import re
 import unicodedata
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
-from pydantic import Field, SecretStr, model_validator
+from pydantic import BeforeValidator, Field, SecretStr, model_validator
 
 from unclip.config import Config
 from unclip.errors import ConfigError
@@ -20,6 +21,43 @@ MEGABYTE = 1 << 20
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
+def _range(given: Any) -> Any:
+    """3, "3" or "1-4" as the least and the most."""
+    if isinstance(given, tuple):
+        return given
+    found = re.fullmatch(r"([0-9]{1,4})(?:-([0-9]{1,4}))?", str(given))
+    least, most = map(int, (found[1], found[2] or found[1])) if found else (0, 0)
+    if not 1 <= least <= most:
+        raise ValueError("expected a number, as 2, or a range, as 1-4")
+    return least, most
+
+
+Range = Annotated[tuple[int, int], BeforeValidator(_range)]
+
+_INDEX_NAME = re.compile(r"\w[\w.-]{0,63}", re.ASCII)  # it stands in urls
+
+
+def _named(given: Any) -> Any:
+    """A mapping as it is, and a list of NAME=PATH or PATH, whose name is its stem, as one."""
+    if isinstance(given, list | tuple):
+        pairs = [_name_and_path(str(each)) for each in given]
+        given = dict(pairs)
+        if len(given) < len(pairs):
+            raise ValueError("two indices have one name: give them as NAME=PATH")
+    for name in given if isinstance(given, dict) else ():
+        if not _INDEX_NAME.fullmatch(str(name)):
+            raise ValueError(f"{str(name)!r} cannot be a name: expected letters, digits, _ . and -; give it as NAME=PATH")
+    return given
+
+
+def _name_and_path(given: str) -> tuple[str, str]:
+    name, separator, path = given.partition("=")
+    return (name, path) if separator and _INDEX_NAME.fullmatch(name) else (Path(given).stem, given)
+
+
+Indices = Annotated[dict[str, Path], BeforeValidator(_named)]
+
+
 class Limits(Config):
     """How much of anything one caller, or all of them, may have."""
 
@@ -28,12 +66,24 @@ class Limits(Config):
     upload_bytes: Annotated[int, Field(ge=1)] = 16 * MEGABYTE
     """A picture sent by the page."""
     json_bytes: Annotated[int, Field(ge=1)] = 64 << 10
+    connections: Annotated[int, Field(ge=1)] = 512
+    """That stand at one time."""
+    head_seconds: Positive = 20.0
+    """Until a request's line and headers have to be there, counted from the connection or its last answer."""
     body_seconds: Positive = 60.0
     """Until a request's body has to be there."""
+    send_seconds: Positive = 120.0
+    """Until a client has to have read a piece of an answer, 256 kB."""
     request_seconds: Positive = 1800.0
     """How long a call to /v1 waits for its pictures; less when the client says that it waits less."""
     requests_per_minute: Annotated[int, Field(ge=1)] = 300
     """Calls of one key that make a job."""
+    searches_per_minute: Annotated[int, Field(ge=1)] = 3000
+    """Searches of one key."""
+    searches: Annotated[int, Field(ge=1)] = 64
+    """That wait for their answer at one time."""
+    search_seconds: Positive = 30.0
+    """Until a search is answered, or a picture of an index is there; what takes longer is given up."""
     streams: Annotated[int, Field(ge=1)] = 256
     """Event streams that are open at one time."""
     url_seconds: Annotated[int, Field(ge=1)] = 3600
@@ -45,6 +95,10 @@ class ServerConfig(Config):
     """What `dall-e-2` is here: a shipped model, a folder, a repository of the hub, or `stub`."""
     models: dict[str, str] = Field(default_factory=dict)
     """More models, by the names that requests give: name -> shipped model, folder, or repository."""
+    indices: Indices = Field(default_factory=dict)
+    """What can be searched: name -> folder of an index; or a list of NAME=PATH, or of paths, whose stems are the names."""
+    clips: dict[str, str] = Field(default_factory=dict)
+    """With which CLIP an index is searched, name -> CLIP, where that is not the one that its own manifest names."""
     host: str = "127.0.0.1"
     port: Annotated[int, Field(ge=0, le=65535)] = 8000
     """0: any that is free."""
@@ -66,6 +120,13 @@ class ServerConfig(Config):
     """Most pictures that share one network call; None: the engine decides."""
     queue: Annotated[int, Field(ge=1)] = 64
     """Jobs that may wait."""
+    replicas: Range | None = None
+    """Paint in so many replicas on a Ray cluster, in a range as many as there is work for; None: in processes here."""
+    ray_address: str | None = None
+    """Host and port of that cluster's head, or `auto` for the one that this machine is part of; None: RAY_ADDRESS, or a
+    Ray of our own on this machine."""
+    replica_cpus: Annotated[int, Field(ge=1)] | None = None
+    """CPU cores of a replica; None: on a cluster one, here what there is, shared out."""
     stub_step_seconds: Annotated[float, Field(ge=0)] = 0.0
     """How long the stub takes for a step."""
     heartbeat_seconds: Positive = 30.0
@@ -90,11 +151,18 @@ class ServerConfig(Config):
                 f"host {self.host} can be reached by others and no key is set: "
                 "give --api-key (or UNCLIP_API_KEY), or listen on 127.0.0.1"
             )
+        if self.replicas is None and (self.ray_address or self.replica_cpus):
+            raise ConfigError("ray_address and replica_cpus are about replicas: give their number too, as --replicas 2")
+        if self.replicas is not None and "," in self.device:
+            raise ConfigError(f"device {self.device}: a replica paints on one device, leave the choice to Ray")
         for key in self.keys:
             _check_key(key.get_secret_value())
         for name in self.models:
             if name == ALIAS or not name.strip():
                 raise ConfigError(f"models: {name!r} cannot be a name: {ALIAS} is what `model` stands for")
+        for name in self.clips:
+            if name not in self.indices:
+                raise ConfigError(f"clips: there is no index {name!r}, only {', '.join(self.indices) or 'none at all'}")
         return self
 
     @property

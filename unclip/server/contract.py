@@ -1,9 +1,9 @@
 """The three calls of the OpenAI Images API as dall-e-2 answered them from 2022 to 2026: fields, limits, defaults, errors.
 
 Over OpenAI's fields stand those of open servers (`seed`, `num_inference_steps`, `guidance_scale`, as vLLM-Omni has them)
-and our own for the prior and the upsamplers. What later models brought and dall-e-2 has no use for is accepted and named in
-the header `x-unclip-ignored`; any other field is an error that names it. JSON is read strictly; a form's strings become
-numbers and booleans first, and are then held to the same rules.
+and our own for the prior, the upsamplers and how a prompt is read. What later models brought and dall-e-2 has no use for is
+accepted and named in the header `x-unclip-ignored`; any other field is an error that names it. JSON is read strictly; a
+form's strings become numbers and booleans first, and are then held to the same rules.
 """
 
 import re
@@ -88,6 +88,7 @@ class Call(BaseModel):
             prior_guidance=self.prior_guidance_scale,
             upsampler_steps=self.upsampler_num_inference_steps,
             eta=self.eta,
+            as_typed=bool(getattr(self, "as_typed", None)),
         )
 
 
@@ -108,6 +109,7 @@ class Streamed(Call):
     """A call that can also be answered picture by picture, over server-sent events: gpt-image's way, an extension here."""
 
     prompt: Prompt
+    as_typed: Annotated[bool | None, Field(description="Whether the model gets the prompt's words as they are.")] = None
     stream: bool | None = None
     partial_images: Annotated[int | None, Field(ge=0, le=MOST_PARTIAL)] = None
 
@@ -125,6 +127,7 @@ class Variation(Call):
 
 
 AnyCall = TypeVar("AnyCall", bound=Call)
+AnyBody = TypeVar("AnyBody", bound=BaseModel)
 FILES: dict[type[Call], tuple[str, ...]] = {Edit: ("image", "mask"), Variation: ("image",)}
 
 
@@ -135,8 +138,8 @@ class Part(NamedTuple):
     value: str | bytes
 
 
-def from_body(kind: type[AnyCall], body: bytes) -> AnyCall:
-    """A JSON body as a call; ApiError with OpenAI's words for the first thing that is wrong with it."""
+def from_body(kind: type[AnyBody], body: bytes) -> AnyBody:
+    """A JSON body as a call or another model; ApiError with OpenAI's words for the first thing that is wrong with it."""
     try:
         values = from_json(body, allow_inf_nan=False)
     except ValueError:
@@ -160,7 +163,7 @@ def from_form(kind: type[AnyCall], parts: Sequence[Part]) -> tuple[AnyCall, dict
             files[name] = value
         elif isinstance(value, bytes) and name in kind.model_fields:
             raise errors.invalid_type(name, _expected(kind, name), "a file")
-        elif name in values:
+        elif name in values and name in kind.model_fields:
             raise errors.invalid_type(name, _expected(kind, name), "an array")
         else:
             values[name] = _read(kind, name, value) if isinstance(value, str) else None
@@ -179,7 +182,7 @@ def schema(kind: type[Call]) -> dict[str, Any]:
     return made
 
 
-def _checked(kind: type[AnyCall], values: dict[str, Any]) -> AnyCall:
+def _checked(kind: type[AnyBody], values: dict[str, Any]) -> AnyBody:
     try:
         return kind.model_validate(values)
     except ValidationError as error:

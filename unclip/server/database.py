@@ -6,7 +6,7 @@ moments, never the rest.
 
 import sqlite3
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -16,22 +16,22 @@ BUSY_SECONDS = 30.0  # how long a writer waits for another
 
 
 class Database:
-    """The file at `path`, made with `tables` where there is none; ConfigError for a newer `version`, or no database."""
+    """The file at `path`, brought up to date by those of `steps` that it has not taken; ConfigError for one that has taken
+    more of them, or is no database."""
 
-    def __init__(self, path: Path, tables: str, version: int):
+    def __init__(self, path: Path, steps: Sequence[str]):
         self.path = path
         self._connections: list[sqlite3.Connection] = []
         self._own = threading.local()
-        self._guard = threading.Lock()
+        self._guard, self._turn = threading.Lock(), threading.Lock()
         try:
             with self.writing() as db:
                 found = db.execute("PRAGMA user_version").fetchone()[0]
-                if found > version:
-                    raise ConfigError(f"{path} was written by a newer unclip: its schema is {found}, ours {version}")
-                if found < version:
-                    for statement in filter(str.strip, tables.split(";")):
-                        db.execute(statement)
-                    db.execute(f"PRAGMA user_version = {version}")
+                if found > len(steps):
+                    raise ConfigError(f"{path} was written by a newer unclip: its schema is {found}, ours {len(steps)}")
+                for statement in filter(str.strip, ";".join(steps[found:]).split(";")):
+                    db.execute(statement)
+                db.execute(f"PRAGMA user_version = {len(steps)}")
         except sqlite3.Error as error:
             self.close()
             raise ConfigError(f"cannot use {path}: {error}") from None
@@ -56,14 +56,15 @@ class Database:
     def writing(self) -> Iterator[sqlite3.Connection]:
         """A transaction that has the database from its beginning, so that nothing it read can have changed."""
         connection = self.reading()
-        connection.execute("BEGIN IMMEDIATE")
-        try:
-            yield connection
-            connection.execute("COMMIT")
-        except BaseException:
-            if connection.in_transaction:
-                connection.execute("ROLLBACK")
-            raise
+        with self._turn:  # SQLite would have a second writer sleep, for longer each time
+            connection.execute("BEGIN IMMEDIATE")
+            try:
+                yield connection
+                connection.execute("COMMIT")
+            except BaseException:
+                if connection.in_transaction:
+                    connection.execute("ROLLBACK")
+                raise
 
     def close(self) -> None:
         """No other thread may be in a call."""

@@ -24,6 +24,7 @@ class ErrorBody(BaseModel):
 class Picture(BaseModel):
     url: str | None = None
     b64_json: str | None = None
+    revised_prompt: str | None = None
     seed: int
 
 
@@ -50,6 +51,21 @@ class Stored(BaseModel):
     height: int
 
 
+class ReadWord(BaseModel):
+    word: str
+    known: str
+    source: str
+
+
+class Tokens(BaseModel):
+    count: int | None
+    limit: int | None
+    kept: int | None
+    read: str | None
+    words: list[ReadWord] | None
+    unknown: list[str] | None
+
+
 class Job(BaseModel):
     id: str
     state: Literal["queued", "running", "done", "failed", "cancelled"]
@@ -60,11 +76,19 @@ class Job(BaseModel):
     images: list[str | None]
     progress: float
     attempts: int
+    detail: str | None
+    dropped: list[int]
+    position: int | None
+    eta_seconds: float | None
     request: dict[str, Any]
 
 
 class Jobs(BaseModel):
     jobs: list[Job]
+
+
+class Ids(BaseModel):
+    ids: list[str]
 
 
 class Anything(RootModel[dict[str, Any]]):
@@ -77,12 +101,20 @@ _ERRORS: dict[int | str, dict[str, Any]] = {
 }
 _PNG = {"image/png": {"schema": {"type": "string", "format": "binary"}}}
 PICTURE: dict[str, Any] = {"responses": {200: {"content": _PNG, "description": "A PNG."}, **_ERRORS}}
-STREAM: dict[str, Any] = {
+JPEG: dict[str, Any] = {
     "responses": {
-        200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}, "description": "Events."},
+        200: {"content": {"image/jpeg": {"schema": {"type": "string", "format": "binary"}}}, "description": "A JPEG."},
         **_ERRORS,
     }
 }
+_TEXT = {"type": "string"}
+_EVENT = {  # of a stream, a schema describes each event: OpenAPI's 3.2 says so, its 3.1 is read so
+    "type": "object",
+    "required": ["data"],
+    "properties": {"id": _TEXT, "event": _TEXT, "data": _TEXT | {"contentMediaType": "application/json"}},
+}
+_EVENTS = {"text/event-stream": {"schema": _EVENT}}
+STREAM: dict[str, Any] = {"responses": {200: {"content": _EVENTS, "description": "Events."}, **_ERRORS}}
 NOTHING: dict[str, Any] = {"status_code": 204, "responses": _ERRORS}
 
 
@@ -101,7 +133,7 @@ def call(kind: type[contract.Call]) -> dict[str, Any]:
     content = "multipart/form-data" if kind in contract.FILES else "application/json"
     declared = answers(Pictures)
     if issubclass(kind, contract.Streamed):
-        declared["responses"][200] |= {"content": {"text/event-stream": {"schema": {"type": "string"}}}}
+        declared["responses"][200] |= {"content": _EVENTS}
     return declared | takes(contract.schema(kind), content)
 
 

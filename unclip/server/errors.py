@@ -72,6 +72,15 @@ def unknown_model(name: str) -> ApiError:
     return ApiError(404, message, code="model_not_found", param="model")
 
 
+def unknown_index(name: str, param: str) -> ApiError:
+    return ApiError(404, f"There is no index {shown(name)} here.", code="index_not_found", param=param)
+
+
+def index_changed() -> ApiError:
+    message = "The index was made anew since this was found, and its rows have other numbers: search again."
+    return ApiError(409, message, code="index_changed")
+
+
 def not_found(what: str) -> ApiError:
     """Also for what belongs to somebody else: nobody learns that it is there."""
     return ApiError(404, f"There is no such {what}.", code="not_found")

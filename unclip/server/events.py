@@ -11,7 +11,7 @@ from collections import OrderedDict
 from collections.abc import AsyncGenerator, Hashable
 from typing import Any
 
-from unclip.server.jobs import Event, EventKind, JobState
+from unclip.server.jobs import Event, EventKind, Job, JobState
 
 
 class Channel:
@@ -32,9 +32,9 @@ class Channel:
         key = (kind, data.get("slot"))
         self._newest.pop(key, None)
         self._newest[key] = event
-        if kind == "image":  # the picture itself is there
+        if kind in ("image", "dropped"):  # the picture itself is there, or will never be
             self._newest.pop(("preview", data["slot"]), None)
-        self._ended = kind == "state" and JobState(data["state"]).terminal
+        self._ended |= kind == "state" and JobState(data["state"]).terminal  # a closed one stays so
         self._news.set()
         self._news = asyncio.Event()
         return event
@@ -55,3 +55,28 @@ class Channel:
                 return
             if news is self._news:
                 await news.wait()
+
+
+def tell_pictures(channel: Channel, job: Job) -> None:
+    """Adds the pictures that a job has."""
+    for slot, image in enumerate(job.images):
+        if image is not None:
+            tell_picture(channel, job, slot, image)
+
+
+def tell_picture(channel: Channel, job: Job, slot: int, image: str) -> None:
+    channel.tell("image", {"slot": slot, "image": image, "seed": job.request.seed_of(slot)})
+
+
+def tell_end(channel: Channel, job: Job) -> None:
+    """Adds the state that a job has ended in."""
+    failure = {"error": job.error, "detail": job.detail}
+    channel.tell("state", {"state": job.state, **{key: value for key, value in failure.items() if value}})
+
+
+def replay(job: Job) -> Channel:
+    """What a job that has ended would have been heard to say."""
+    channel = Channel(job.id)
+    tell_pictures(channel, job)
+    tell_end(channel, job)
+    return channel

@@ -1,7 +1,8 @@
 """The words that store, engine, workers and HTTP share: what is asked, what became of it, and what is told on the way.
 
 A job is one request of one owner. It has slots, one a picture; a slot is the unit of work and of retrying, and a finished
-one stays whatever becomes of the rest. Times are Unix seconds. Nothing here needs torch.
+one stays whatever becomes of the rest. A slot can be dropped while the others go on. Times are Unix seconds. Nothing here
+needs torch.
 """
 
 from dataclasses import asdict, dataclass
@@ -13,7 +14,7 @@ from pydantic import Field, model_validator
 from unclip.config import Config
 
 Task = Literal["generate", "variations", "inpaint", "outpaint", "interpolate", "text_diff", "image_to_image"]
-EventKind = Literal["state", "progress", "preview", "image"]
+EventKind = Literal["state", "progress", "preview", "image", "dropped"]
 ImageKind = Literal["upload", "mask", "made"]
 
 Count = Annotated[int | None, Field(ge=1, le=1000)]
@@ -25,6 +26,7 @@ Theta = Annotated[float, Field(ge=0, le=0.5)]
 SIZES = (256, 512, 1024)
 PROMPT_LIMIT = 1000  # code points
 MOST = 10  # images of a job
+DETAIL_LIMIT = 300  # characters
 _NEEDS_PROMPT = ("generate",)
 _IMAGES = {"generate": (0, 0), "interpolate": (2, 8)}  # least and most; the other tasks take one
 
@@ -35,6 +37,7 @@ class JobRequest(Config):
     task: Task
     model: str = "dall-e-2"
     prompt: Annotated[str | None, Field(max_length=PROMPT_LIMIT)] = None
+    """Of interpolate it is one more end, the last."""
     images: tuple[str, ...] = ()
     """Ids of stored images: the parents, in the task's order."""
     mask: str | None = None
@@ -51,6 +54,8 @@ class JobRequest(Config):
     prior_guidance: Scale = None
     upsampler_steps: Count = None
     eta: Annotated[float | None, Field(ge=0, le=1)] = None
+    as_typed: bool = False
+    """Prompts and captions go to the model as they are, whatever its words say of them (unclip/words)."""
     strength: Annotated[float, Field(gt=0, le=1)] = 0.6
     frames: Annotated[int, Field(ge=2, le=32)] = 9
     old: Annotated[str, Field(max_length=PROMPT_LIMIT)] = ""
@@ -64,6 +69,8 @@ class JobRequest(Config):
     @model_validator(mode="after")
     def _fits_its_task(self) -> "JobRequest":
         least, most = _IMAGES.get(self.task, (1, 1))
+        if self.task == "interpolate" and self.prompt is not None:
+            least, most = least - 1, most - 1
         if not least <= len(self.images) <= most:
             expected = str(least) if least == most else f"{least} to {most}"
             raise ValueError(f"{self.task} takes {expected} images, not {len(self.images)}")
@@ -89,6 +96,12 @@ class JobRequest(Config):
 
 
 class JobState(StrEnum):
+    """Where a job is. Each slot ends painted or dropped; a job whose slots all have ended is
+
+    DONE       if one was painted: dropped slots are holes in it, with None for an image and named in `Job.dropped`
+    CANCELLED  if all were dropped, as when the whole job is cancelled before its slots have ended
+    """
+
     QUEUED = "queued"
     RUNNING = "running"
     DONE = "done"
@@ -113,6 +126,12 @@ ERRORS = {
 }
 
 
+def why(error: str | None, detail: str | None = None) -> str:
+    """What people are told of a job that failed."""
+    words = ERRORS.get(error or "internal", ERRORS["internal"])
+    return f"{words.rstrip('.')}: {detail.rstrip('.')}." if detail else words
+
+
 @dataclass(frozen=True)
 class Job:
     id: str
@@ -124,10 +143,19 @@ class Job:
     finished: float | None = None
     error: str | None = None
     """A key of ERRORS."""
+    detail: str | None = None
+    """With `refused`: what is wrong with the request, in the words of our own RequestError, DETAIL_LIMIT at most."""
     images: tuple[str | None, ...] = ()
     """An id for each slot, once it is done."""
     progress: float = 0.0
     attempts: int = 0
+    dropped: tuple[int, ...] = ()
+    """The slots that somebody cancelled one by one."""
+
+    @property
+    def whole(self) -> JobState:
+        """How it ends when all its slots have ended."""
+        return JobState.CANCELLED if len(self.dropped) == self.request.slots else JobState.DONE
 
     def to_json(self) -> dict[str, Any]:
         """Its fields, the request inlined: what /api gives. The owner stays inside."""
@@ -139,10 +167,11 @@ class Job:
 class Event:
     """Something that happened to a job.
 
-    state     {state, error?, position? (in the queue, 0 is next), eta_seconds?}
+    state     {state, error?, detail?, position? (in the queue, 0 is next), eta_seconds? (until all of it is done)}
     progress  {slot, stage, step, steps, fraction (of the slot, 0 to 1)}
     preview   {slot, png: base64 of the x0 at the decoder's side, at most 64 px}
     image     {slot, image: its id, seed}
+    dropped   {slot}
     """
 
     id: int  # rising within a job, also over restarts of the server

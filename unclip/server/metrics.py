@@ -33,8 +33,8 @@ class Metrics:
         with self._lock:
             self._events[event] += 1
 
-    def text(self, engine: Mapping[str, Any]) -> str:
-        """All of it, with the engine's numbers as gauges."""
+    def text(self, engine: Mapping[str, Any], search: Mapping[str, Any] | None = None) -> str:
+        """All of it, with the engine's numbers as gauges, and those of searching, where there is any."""
         with self._lock:
             lines = ["# TYPE unclip_requests_total counter"]
             lines += [
@@ -54,7 +54,8 @@ class Metrics:
                 ]
             lines += ["# TYPE unclip_events_total counter"]
             lines += [f'unclip_events_total{{event="{event}"}} {count}' for event, count in sorted(self._events.items())]
-        for name, value in sorted(engine.items()):
-            if isinstance(value, int | float):
-                lines += [f"# TYPE unclip_engine_{name} gauge", f"unclip_engine_{name} {float(value):g}"]
+        for part, told in (("engine", engine), ("search", search or {})):
+            for name, value in sorted(told.items()):
+                if isinstance(value, int | float):
+                    lines += [f"# TYPE unclip_{part}_{name} gauge", f"unclip_{part}_{name} {float(value):g}"]
         return "\n".join(lines) + "\n"

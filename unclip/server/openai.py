@@ -20,16 +20,18 @@ from starlette.requests import ClientDisconnect
 from unclip.server import contract, documents, errors, uploads
 from unclip.server.contract import Call, Edit, Generation, Part, Streamed, Variation
 from unclip.server.errors import ApiError
-from unclip.server.jobs import ERRORS, Event, Job, JobRequest, JobState
-from unclip.server.serving import Serving, owner, serving
+from unclip.server.jobs import ERRORS, Event, Job, JobRequest, JobState, why
+from unclip.server.serving import Large, Serving, owner, serving
 from unclip.server.streams import EventStream, event
 
 if TYPE_CHECKING:
+    from PIL.Image import Image
     from starlette.datastructures import FormData
 
 AnyCall = TypeVar("AnyCall", bound=Call)
 
 _MOST_FIELDS, _MOST_FILES, _MOST_FIELD_BYTES = 64, 8, 32 << 10
+_LEAVING_SECONDS = 1.0
 _NO_USAGE = {
     "input_tokens": 0,
     "output_tokens": 0,
@@ -68,10 +70,8 @@ async def edits(request: Request) -> Response:
         hole = uploads.hole(mask, "mask")
     else:
         hole = uploads.hole(image, "image")
-    stored = await _keep(request, uploads.as_png(image.image.convert("RGB")), "upload")
-    return await _answered(
-        request, call, call.job("inpaint", images=(stored,), mask=await _keep(request, uploads.as_png(hole), "mask"))
-    )
+    stored, painted = await _keep(request, image.image.convert("RGB"), "upload"), await _keep(request, hole, "mask")
+    return await _answered(request, call, call.job("inpaint", images=(stored,), mask=painted))
 
 
 @router.post("/v1/images/variations", **documents.call(Variation))
@@ -80,7 +80,7 @@ async def variations(request: Request) -> Response:
     """Paints other pictures of what a square PNG shows."""
     call, files = await _form(request, Variation)
     image = await _square(request, files["image"], "image")
-    stored = await _keep(request, await asyncio.to_thread(uploads.as_png, image.image), "upload")
+    stored = await _keep(request, image.image, "upload")
     return await _answered(request, call, call.job("variations", images=(stored,)))
 
 
@@ -107,7 +107,7 @@ async def picture(request: Request, name: str, expires: str = "", signature: str
     if row is None:
         raise errors.not_found("picture")
     headers = {"cache-control": "private, max-age=3600, immutable", "cross-origin-resource-policy": "cross-origin"}
-    return Response(await asyncio.to_thread(own.png, row), media_type="image/png", headers=headers)
+    return Large(await asyncio.to_thread(own.png, row), media_type="image/png", headers=headers)
 
 
 def _model(request: Request, name: str) -> dict[str, Any]:
@@ -158,8 +158,9 @@ async def _square(request: Request, data: bytes, param: str) -> uploads.Upload:
     return upload
 
 
-async def _keep(request: Request, png: bytes, kind: Any) -> str:
-    return await asyncio.to_thread(serving(request).store.add_image, owner(request), png, kind)
+async def _keep(request: Request, image: "Image", kind: Any) -> str:
+    own = serving(request)
+    return await asyncio.to_thread(own.store.add_image, owner(request), await own.decoder.pack(image), kind)
 
 
 # --- what goes out
@@ -178,7 +179,8 @@ async def _answered(request: Request, call: Call, asked: JobRequest) -> Response
         return EventStream(_pictures_as_they_come(own, job, call), own.streams, headers)  # type: ignore[arg-type]
     job = await _ended(own, request, job)
     base = None if call.response_format == "b64_json" else own.base_url(request)
-    return Response(await asyncio.to_thread(_body, own, job, base), media_type="application/json", headers=headers)
+    body = await asyncio.to_thread(_body, own, job, base)
+    return Large(body, media_type="application/json", headers=headers)
 
 
 async def _ended(own: Serving, request: Request, job: Job) -> Job:
@@ -193,18 +195,24 @@ async def _ended(own: Serving, request: Request, job: Job) -> Job:
             raise ClientDisconnect
         else:
             raise errors.overloaded()
+    except BaseException:  # also Draining: who is sent away does not come back for the pictures
+        painted.cancel()
+        await _give_up(own, job)
+        raise
     finally:
         left.cancel()
-        if not painted.done():
-            painted.cancel()
-            own.metrics.count("cancelled")
-            await asyncio.shield(own.engine.cancel(job.id))
     if ended is None:  # forgotten by its owner meanwhile
         raise _cancelled()
-    refusal = _refusal(ended.state, ended.error)
+    refusal = _refusal(ended.state, ended.error, ended.detail)
     if refusal:
         raise refusal
     return ended
+
+
+async def _give_up(own: Serving, job: Job) -> None:
+    """Cancels a job for which nobody waits any more, also one that a stopping server has put back in its queue."""
+    own.metrics.count("cancelled")
+    await asyncio.shield(own.engine.cancel(job.id))
 
 
 async def _leaving(request: Request) -> None:
@@ -213,24 +221,28 @@ async def _leaving(request: Request) -> None:
 
 
 def _patience(own: Serving, request: Request) -> float:
-    """How long the client waits, as its header says, or as long as we let it."""
+    """How long the client waits, as its header says, or as long as we let it.
+
+    A little longer than it says: it leaves by itself then, and sees its own timeout; this is for those who wait no more
+    behind a proxy that does not tell.
+    """
     most = own.config.limits.request_seconds
     try:
         said = float(request.headers.get("x-stainless-read-timeout", most))
     except ValueError:
         return most
-    return min(most, said) if said > 0 else most
+    return min(most, said + _LEAVING_SECONDS) if said > 0 else most
 
 
-def _refusal(state: JobState, error: str | None) -> ApiError | None:
+def _refusal(state: JobState, error: str | None, detail: str | None) -> ApiError | None:
     """What a job that ended otherwise than well is to its caller."""
     if state == JobState.DONE:
         return None
     if state == JobState.CANCELLED:
         return _cancelled()
     if error == "refused":
-        return ApiError(400, ERRORS["refused"])
-    return errors.fault(ERRORS.get(error or "internal", ERRORS["internal"]))
+        return ApiError(400, why(error, detail))
+    return errors.fault(why(error))
 
 
 def _cancelled() -> ApiError:
@@ -238,21 +250,22 @@ def _cancelled() -> ApiError:
 
 
 def _body(own: Serving, job: Job, base: str | None) -> bytes:
-    """The answer as JSON: urls below `base`, or, without one, the pictures themselves. For a thread: it can be 25 MB."""
+    """The answer as JSON: urls below `base`, or, without one, the pictures themselves, which may be 25 MB."""
     data = []
     for slot, image in enumerate(job.images):
         if image is None:
-            raise errors.fault(ERRORS["image_gone"])
-        how = {"b64_json": _base64(own, image)} if base is None else {"url": own.signer.url(base, image)}
-        data.append(how | {"seed": job.request.seed_of(slot)})
+            raise _cancelled() if slot in job.dropped else errors.fault(ERRORS["image_gone"])
+        data.append(_shown(own, image, base) | {"seed": job.request.seed_of(slot)})
     return json.dumps({"created": int(job.created), "data": data}, separators=(",", ":")).encode()
 
 
-def _base64(own: Serving, image: str) -> str:
+def _shown(own: Serving, image: str, base: str | None) -> dict[str, str]:
+    """A picture's url below `base`, or itself; and its prompt as the model read it, where it read other words."""
     row = own.store.image(image)
     if row is None:
         raise errors.fault(ERRORS["image_gone"])
-    return base64.b64encode(own.png(row)).decode()
+    how = {"url": own.signer.url(base, image)} if base else {"b64_json": base64.b64encode(own.png(row)).decode()}
+    return how | ({"revised_prompt": row.settings["read"]} if "read" in row.settings else {})
 
 
 # --- streams
@@ -261,33 +274,33 @@ def _base64(own: Serving, image: str) -> str:
 async def _pictures_as_they_come(own: Serving, job: Job, call: Streamed) -> AsyncGenerator[bytes]:
     """A `partial_image` for each preview that was asked for, `completed` for each picture, or an `error`."""
     family = "image_generation" if job.request.task == "generate" else "image_edit"
-    state, error = JobState.QUEUED, None
+    state, error, detail = JobState.QUEUED, None, None
     previews, over = _Previews(call.partial_images or 0), False
     try:
         async for told in own.engine.subscribe(job.id):
             if told.kind == "state":
-                state, error = JobState(told.data["state"]), told.data.get("error")
+                state, error, detail = JobState(told.data["state"]), told.data.get("error"), told.data.get("detail")
             index = previews.wanted(told)
             if index is not None:
                 yield _picture(f"{family}.partial_image", told.data["png"], call, told, partial_image_index=index)
             elif told.kind == "image":
-                png = await asyncio.to_thread(_base64, own, told.data["image"])
-                yield _picture(f"{family}.completed", png, call, told, usage=_NO_USAGE, seed=told.data["seed"])
-        over = True
-        refusal = _refusal(state, error) if state.terminal else errors.overloaded()
+                shown = await asyncio.to_thread(_shown, own, told.data["image"], None)
+                png = shown.pop("b64_json")
+                yield _picture(f"{family}.completed", png, call, told, **shown, usage=_NO_USAGE, seed=told.data["seed"])
+        over = state.terminal
+        refusal = _refusal(state, error, detail) if over else errors.overloaded()
         if refusal:
             yield event(refusal.body(), kind="error")
     except ApiError as refusal:
         yield event(refusal.body(), kind="error")
     finally:
         if not over:
-            own.metrics.count("cancelled")
-            await asyncio.shield(own.engine.cancel(job.id))
+            await _give_up(own, job)
 
 
 def _picture(kind: str, png: str, call: Call, told: Event, **more: Any) -> bytes:
     fixed = {"type": kind, "b64_json": png, "created_at": int(time.time()), "size": f"{call.side}x{call.side}"}
-    fixed |= {"quality": "standard", "background": "opaque", "output_format": "png", "slot": told.data["slot"]}
+    fixed |= {"quality": "auto", "background": "opaque", "output_format": "png", "slot": told.data["slot"]}
     return event(fixed | more, kind=kind)
 
 

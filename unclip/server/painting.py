@@ -1,29 +1,37 @@
 """A request in the words of the tasks: one slot of a job painted by a real model.
 
 The tasks make squares of the sides that the model has. What is asked for besides comes from the next larger one, made
-smaller, or from the largest, made larger: 512 px is 1024 halved, or 256 doubled, by the resize of all pictures.
+smaller, or from the largest, made larger: 512 px is 1024 halved, or 256 doubled, by the resize of all pictures. Edits of a
+part are at the asked side from the start, so that what is kept is kept to the byte.
+
+The pairs (z, x_T) of pictures are made once for all slots that need them.
 """
 
 import base64
 import io
 import threading
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from PIL import Image
 
 from unclip.errors import RequestError
 from unclip.server.jobs import Cancelled, JobRequest
+from unclip.server.sharing import Shared
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from unclip.diffusion.samplers import Step
     from unclip.glide import GLIDE
+    from unclip.pairs import Pair
     from unclip.pipeline import UnCLIP
     from unclip.request import Options, Progress
     from unclip.server.batching import Batcher
     from unclip.shelf import Network
 
+PAIRS = 64  # that are kept, some 50 kB each: those of eight ways through eight pictures
 PREVIEW_SIDE = 64  # px, at most
 PNG_EFFORT = 3  # of 9: a third of the default's time, and files a twentieth larger
 
@@ -55,6 +63,7 @@ class ModelPainter:
 
     model: "UnCLIP | GLIDE"
     batcher: "Batcher"
+    pairs: "Shared[tuple[Tensor, Tensor]]" = field(default_factory=lambda: Shared(PAIRS))
 
     @classmethod
     def of(cls, model: "UnCLIP | GLIDE", batcher: "Batcher") -> "ModelPainter":
@@ -79,12 +88,41 @@ class ModelPainter:
 
         made, needed = sides(self.model.sizes, request.size)
         pictures = _read(files)
+        pairs = self._pairs(request, slot, pictures, cancelled, progress) if _inverts(request) else []
         with self.batcher.painting(cancelled):
-            image = _perform(self.model, request, slot, pictures, made, progress)
+            image = _perform(self.model, request, slot, pairs or pictures, made, progress)
         settings = image.info["unclip"]
         if request.task not in ("inpaint", "outpaint") and image.width != needed:
             image, settings = _resized(image, needed), {**settings, "size": needed}
         return Painted(image, settings)
+
+    def _pairs(
+        self,
+        request: JobRequest,
+        slot: int,
+        pictures: Sequence[Image.Image],
+        cancelled: threading.Event,
+        progress: "Progress",
+    ) -> "list[Pair]":
+        """Those of the pictures, and of the prompt if it is an end: made, or waited for, or still there."""
+        from unclip.pairs import Pair, pair_of
+
+        model, options = _unclip(self.model), options_of(request)
+
+        def pair(end: Image.Image | str, seed: int) -> Pair:
+            def make(told: "Progress") -> "tuple[Tensor, Tensor]":
+                if cancelled.is_set():
+                    raise Cancelled
+                with self.batcher.painting(cancelled):
+                    made = pair_of(model, end, seed=seed, options=options, progress=told)
+                return made.z, made.x_T
+
+            prompted = isinstance(end, str)
+            key = (end, seed, options) if prompted else (end.info["source"]["sha256"], options.steps)
+            return Pair(*self.pairs.get(key, make, progress), end)
+
+        ends = [*pictures, request.prompt] if request.task == "interpolate" and request.prompt is not None else pictures
+        return [pair(end, request.seed_of(slot) + i) for i, end in enumerate(ends)]
 
 
 def sides(sizes: Sequence[int], size: int | None) -> tuple[int, int]:
@@ -105,7 +143,7 @@ def options_of(request: JobRequest) -> "Options":
     given = {name: getattr(request, name) for name in names if getattr(request, name) is not None}
     if request.task == "variations":
         given.pop("eta", None)  # it is the task's own
-    return Options(**given, sampler="ddim" if "eta" in given else None)
+    return Options(**given, sampler="ddim" if "eta" in given else None, as_typed=request.as_typed or None)
 
 
 def encode_png(image: Image.Image) -> bytes:
@@ -141,67 +179,49 @@ def _read(files: Sequence[str]) -> list[Image.Image]:
         raise FileNotFoundError(str(error)) from None
 
 
-def _perform(
-    model: "UnCLIP | GLIDE",
-    request: JobRequest,
-    slot: int,
-    pictures: Sequence[Image.Image],
-    size: int,
-    progress: "Progress",
-) -> Image.Image:
-    """The picture at one of the model's own sides, for edits at the picture's or the asked one."""
-    from unclip import inpainting, tasks
+def _inverts(request: JobRequest) -> bool:
+    """Whether the task begins with the pairs of its pictures."""
+    return request.task in ("interpolate", "text_diff") or (request.task == "variations" and request.eta is not None)
+
+
+def _unclip(model: "UnCLIP | GLIDE") -> "UnCLIP":
     from unclip.glide import GLIDE
+
+    if isinstance(model, GLIDE):
+        raise RequestError(f"{model.name} is a GLIDE: it paints from prompts only")
+    return model
+
+
+def _perform(
+    model: "UnCLIP | GLIDE", request: JobRequest, slot: int, given: "Sequence[Any]", size: int, progress: "Progress"
+) -> Image.Image:
+    """The picture at one of the model's own sides, for edits at the picture's or the asked one.
+
+    `given`: pictures, or the pairs of them all, as the task takes them.
+    """
+    from unclip import tasks
+    from unclip.inpainting import Sides, inpaint, outpaint
 
     seed, options = request.seed_of(slot), options_of(request)
     how: dict[str, Any] = {"size": size, "options": options, "progress": progress}
     if request.task == "generate":
         return model.generate(request.prompt or "", seed=seed, **how)[0]
-    if isinstance(model, GLIDE):
-        raise RequestError(f"{model.name} is a GLIDE: it paints from prompts only")
+    model = _unclip(model)
     if request.task == "interpolate":
-        return _frame(model, request, slot, pictures, how)
-    image = pictures[0]
+        return tasks.frame(model, given, slot, frames=request.frames, seed=seed, **how)
+    image, *masks = given
     if request.task == "variations":
         return tasks.variations(model, image, n=1, seed=seed, eta=request.eta, **how)[0]
     if request.task == "text_diff":
         return tasks.text_diff(model, image, request.old, request.new, thetas=[request.theta[slot]], **how)[0]
     if request.task == "image_to_image":
         return tasks.image_to_image(model, image, request.prompt, strength=request.strength, seed=seed, **how)[0]
-    how.pop("size")
     if request.task == "outpaint":
-        grown = {side: getattr(request, side) for side in ("left", "right", "top", "bottom")}
-        return inpainting.outpaint(model, image, request.prompt, **grown, n=1, seed=seed, **how)[0]
-    mask = pictures[1] if len(pictures) > 1 else None
-    if request.size is not None:  # at the asked side from the start, so that what is kept is kept to the byte
-        image, mask = (None if one is None else _squared(one, request.size) for one in (image, mask))
-    assert image is not None
-    return inpainting.inpaint(model, image, mask, request.prompt, n=1, seed=seed, **how)[0]
-
-
-def _frame(
-    model: "UnCLIP", request: JobRequest, slot: int, pictures: Sequence[Image.Image], how: dict[str, Any]
-) -> Image.Image:
-    """One frame of `tasks.interpolate` between pictures, as there."""
-    import torch
-
-    from unclip import tasks
-    from unclip.provenance import parent, tell
-    from unclip.request import retracing
-
-    pairs = [tasks.invert(model, image, options=how["options"], progress=how["progress"]) for image in pictures]
-    place = slot / (request.frames - 1) * (len(pairs) - 1)
-    z, x_T = (tasks.along(torch.cat(parts), [place]) for parts in zip(*pairs, strict=True))
-    seed = request.seed_of(slot)
-    painted = model.paint(z, [seed], x_T=x_T, **{**how, "options": retracing(how["options"])})
-    each = [{"seed": seed, "noise": "slerp", "pace": "even", "frames": request.frames, "frame": slot, "size": how["size"]}]
-    return tell(model.name, "interpolate", painted, each, how["options"], [parent(image) for image in pictures])[0]
-
-
-def _squared(image: Image.Image, side: int) -> Image.Image:
-    from unclip.images import resize_image, square_crop
-
-    return resize_image(square_crop(image), side)
+        del how["size"]
+        grown = Sides(request.left, request.right, request.top, request.bottom)
+        return outpaint(model, image, grown, request.prompt, seed=seed, **how)[0]
+    how["size"] = request.size
+    return inpaint(model, image, masks[0] if masks else None, request.prompt, n=1, seed=seed, **how)[0]
 
 
 def _resized(image: Image.Image, side: int) -> Image.Image:

@@ -14,6 +14,7 @@ from PIL import Image, ImageDraw
 
 from unclip.server.uploads import SIGNATURE, chunk, chunks
 
+THUMB = 256  # px
 COLOURS = ("#264653", "#2a9d8f", "#e9c46a", "#f4a261", "#e76f51")
 SOURCE_TYPE = "http://cv.iptc.org/newscodes/digitalsourcetype/trainedAlgorithmicMedia"
 
@@ -34,11 +35,11 @@ def marked(png: bytes, settings: dict[str, Any] | None, *, signature: bool = Fal
     return SIGNATURE + b"".join(chunk(*part) for part in [body[0], *texts, *body[1:]])
 
 
-def thumbnail(png: bytes, side: int = 256) -> bytes:
-    """A stored PNG, no side longer than `side` px."""
+def thumbnail(png: bytes) -> bytes:
+    """A stored PNG, no side longer than THUMB px."""
     with Image.open(io.BytesIO(png), formats=("PNG",)) as image:
         small = image.convert("RGBA" if image.has_transparency_data else "RGB")
-    small.thumbnail((side, side), Image.Resampling.BICUBIC)
+    small.thumbnail((THUMB, THUMB), Image.Resampling.BICUBIC)
     buffer = io.BytesIO()
     small.save(buffer, "PNG")
     return buffer.getvalue()

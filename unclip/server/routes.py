@@ -1,18 +1,21 @@
 """/api: what the page asks for. Jobs, their events, pictures, collections; all of them the caller's own."""
 
 import asyncio
+import json
 import random
 from collections.abc import AsyncGenerator
+from functools import partial
 from typing import Annotated, Any, Literal, TypeVar, get_args
 
-from fastapi import APIRouter, Query, Request, Response
+from fastapi import APIRouter, Path, Query, Request, Response
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from unclip.server import contract, documents, errors, provenance, uploads
+from unclip.server import contract, counting, documents, errors, provenance, uploads
+from unclip.server.config import ALIAS
 from unclip.server.documents import NOTHING, PICTURE, STREAM, answers, takes
 from unclip.server.errors import ApiError
-from unclip.server.jobs import MOST, PROMPT_LIMIT, SIZES, JobRequest, Task
-from unclip.server.serving import Serving, owner, serving
+from unclip.server.jobs import MOST, PROMPT_LIMIT, SIZES, Job, JobRequest, Task
+from unclip.server.serving import Large, Serving, owner, serving
 from unclip.server.store import Collection, ImageRow
 from unclip.server.streams import EventStream, job_event
 
@@ -38,6 +41,24 @@ class Name(BaseModel):
     name: Annotated[str, Field(min_length=1, max_length=200)]
 
 
+class Place(BaseModel):
+    """The body that moves a job: before which other, null for the end of the queue."""
+
+    model_config = ConfigDict(strict=True, extra="forbid")
+
+    before: Annotated[str, Field(max_length=64)] | None
+
+
+class Words(BaseModel):
+    """A prompt, and the model that would read it."""
+
+    model_config = ConfigDict(strict=True, extra="forbid")
+
+    prompt: Annotated[str, Field(max_length=10 * PROMPT_LIMIT)]
+    model: str = ALIAS
+    as_typed: bool = False
+
+
 # --- the server
 
 
@@ -47,7 +68,7 @@ async def config(request: Request) -> dict[str, Any]:
     own = serving(request).config
     told = {"models": list(own.served), "sizes": list(SIZES), "default_size": 256, "max_n": MOST}
     told |= {"prompt_limit": PROMPT_LIMIT, "tasks": list(get_args(Task))}
-    return told | {"key_required": bool(own.keys), "signature": own.signature}
+    return told | {"key_required": bool(own.keys), "signature": own.signature, "indices": serving(request).finder.sizes}
 
 
 @router.get("/surprise", **answers(documents.Anything))
@@ -56,29 +77,56 @@ async def surprise(request: Request) -> dict[str, str]:
     return {"prompt": f"{random.choice(_STYLES)} {random.choice(_THINGS)}"}
 
 
+@router.post("/tokens", **answers(documents.Tokens), **takes(Words.model_json_schema()))
+async def tokens(request: Request) -> dict[str, Any]:
+    """What the model would make of a prompt: how it reads its words, and how much of that its text encoder takes.
+
+    `read` is the prompt in words that the model knows, `words` are those that it reads as others, `unknown` those that
+    nothing is known of; null with `as_typed`, for a model without words, and for a prompt that is too long for a job.
+    `count` is how many tokens `read` has, or else the prompt, `limit` how many of them are taken, `kept` how many characters
+    those are; null for a model that cannot be counted. By POST, so that no proxy's log holds a prompt.
+    """
+    asked = await body_of(request, Words)
+    where = serving(request).config.served.get(asked.model)
+    if where is None:
+        raise errors.unknown_model(asked.model)
+    return await asyncio.to_thread(counting.told, where, asked.prompt, as_typed=asked.as_typed)
+
+
 # --- jobs
 
 
 @router.post("/jobs", **answers(documents.Job, 201), **takes(documents.inlined(JobRequest.model_json_schema())))
 async def add_job(request: Request) -> dict[str, Any]:
     """Queues a job."""
-    asked = await _body(request, JobRequest)
-    return (await serving(request).submit(owner(request), asked)).to_json()
+    asked = await body_of(request, JobRequest)
+    return _job(request, await serving(request).submit(owner(request), asked))
 
 
 @router.get("/jobs", **answers(documents.Jobs))
 async def jobs(
     request: Request, before: Annotated[str, Query(max_length=64)] = "", limit: Annotated[int, Query(ge=1, le=200)] = 50
-) -> dict[str, Any]:
+) -> Response:
     """The newest jobs, or, with `before`, those older than that one."""
     found = await asyncio.to_thread(serving(request).store.jobs, owner(request), before or None, limit)
-    return {"jobs": [job.to_json() for job in found]}
+    # FastAPI's own way to JSON would hold up everybody else for a tenth of a second.
+    return Response(json.dumps({"jobs": [_job(request, job) for job in found]}), media_type="application/json")
 
 
 @router.get("/jobs/{id}", **answers(documents.Job))
 async def job(request: Request, id: str) -> dict[str, Any]:
     """One job."""
-    return (await serving(request).job(owner(request), id)).to_json()
+    return _job(request, await serving(request).job(owner(request), id))
+
+
+@router.post("/jobs/cancel", **answers(documents.Ids))
+async def cancel_all(request: Request, waiting: bool = False) -> dict[str, Any]:
+    """Stops all of the caller's jobs, with `waiting` only those in the queue; the pictures that are done stay."""
+    own = serving(request)
+    stopped = await own.engine.cancel_all(owner(request), waiting=waiting)
+    for _ in stopped:
+        own.metrics.count("cancelled")
+    return {"ids": stopped}
 
 
 @router.post("/jobs/{id}/cancel", **answers(documents.Job))
@@ -89,7 +137,42 @@ async def cancel(request: Request, id: str) -> dict[str, Any]:
     if not found.state.terminal:
         own.metrics.count("cancelled")
         await own.engine.cancel(id)
-    return (await own.job(owner(request), id)).to_json()
+    return _job(request, await own.job(owner(request), id))
+
+
+@router.post("/jobs/{id}/slots/{slot}/cancel", **answers(documents.Job))
+async def cancel_slot(request: Request, id: str, slot: Annotated[int, Path(ge=0)]) -> dict[str, Any]:
+    """Leaves one picture of a job out, if it is not done; the others go on."""
+    own = serving(request)
+    found = await own.job(owner(request), id)
+    if slot >= found.request.slots:
+        raise errors.not_found("picture")
+    await own.engine.drop(id, slot)
+    return _job(request, await own.job(owner(request), id))
+
+
+@router.post("/jobs/{id}/move", **answers(documents.Job), **takes(Place.model_json_schema()))
+async def move(request: Request, id: str) -> dict[str, Any]:
+    """Puts a job that waits before another, or, with null, at the end; 409 where one of them does not wait."""
+    own, asked = serving(request), await body_of(request, Place)
+    for one in (id, *([asked.before] if asked.before is not None else [])):
+        await own.job(owner(request), one)
+    if not await own.engine.move(id, asked.before):
+        raise _begun()
+    return _job(request, await own.job(owner(request), id))
+
+
+@router.post("/jobs/{id}/withdraw", **answers(documents.Job))
+async def withdraw(request: Request, id: str) -> dict[str, Any]:
+    """Takes a job that waits out of the queue, and forgets it unless it has pictures; 409 where it does not wait."""
+    own = serving(request)
+    await own.job(owner(request), id)
+    ended = await own.engine.withdraw(id)
+    if ended is None:
+        raise _begun()
+    if not any(ended.images):
+        await asyncio.to_thread(own.store.delete_job, id)
+    return _job(request, ended)
 
 
 @router.delete("/jobs/{id}", **NOTHING)
@@ -120,6 +203,14 @@ async def all_events(request: Request) -> Response:
     return EventStream(own.feed.listen(owner(request)), own.streams)
 
 
+def _job(request: Request, job: Job) -> dict[str, Any]:
+    return job.to_json() | serving(request).engine.place(job.id)
+
+
+def _begun() -> ApiError:
+    return ApiError(409, "This job does not wait in the queue any more.", code="not_queued")
+
+
 async def _events(own: Serving, id: str, after: int) -> AsyncGenerator[bytes]:
     async for told in own.engine.subscribe(id, after=after):
         yield job_event(told)
@@ -138,7 +229,7 @@ async def add_image(request: Request, kind: Literal["upload", "mask"] = "upload"
     own = serving(request)
     upload = await own.decoder.any(await request.body())
     image = uploads.painted(upload) if kind == "mask" else upload.image
-    png = await asyncio.to_thread(uploads.as_png, image)
+    png = await own.decoder.pack(image)
     id = await asyncio.to_thread(own.store.add_image, owner(request), png, kind)
     return {"id": id, "width": image.width, "height": image.height}
 
@@ -157,7 +248,9 @@ async def thumb(request: Request, id: str) -> Response:
     """A picture, no side longer than 256 px."""
     own = serving(request)
     row = await own.image(owner(request), id)
-    return await _png(request, f'"{id}-thumb"', lambda: provenance.thumbnail(own.png(row)))
+    small = max(row.width, row.height) <= provenance.THUMB  # as it is: a long history asks for thousands
+    make = partial(own.png, row, settings=False) if small else lambda: provenance.thumbnail(own.png(row))
+    return await _png(request, f'"{id}-thumb"', make)
 
 
 @router.get("/images/{id}/info", **answers(documents.Anything))
@@ -178,7 +271,7 @@ async def _png(request: Request, etag: str, make: Any) -> Response:
     headers = {"etag": etag, "cache-control": _FOR_EVER}
     if request.headers.get("if-none-match") == etag:
         return Response(status_code=304, headers=headers)
-    return Response(await asyncio.to_thread(make), media_type="image/png", headers=headers)
+    return Large(await asyncio.to_thread(make), media_type="image/png", headers=headers)
 
 
 def _told(row: ImageRow) -> dict[str, Any]:
@@ -198,14 +291,14 @@ async def collections(request: Request) -> dict[str, Any]:
 @router.post("/collections", **answers(documents.Anything, 201), **takes(Name.model_json_schema()))
 async def create_collection(request: Request) -> dict[str, Any]:
     """A new, empty collection."""
-    asked = await _body(request, Name)
+    asked = await body_of(request, Name)
     return _shown(await asyncio.to_thread(serving(request).store.create_collection, owner(request), asked.name))
 
 
 @router.patch("/collections/{id}", **answers(documents.Anything), **takes(Name.model_json_schema()))
 async def rename_collection(request: Request, id: str) -> dict[str, Any]:
     """Gives a collection another name."""
-    asked = await _body(request, Name)
+    asked = await body_of(request, Name)
     await _collection(request, id)
     await asyncio.to_thread(serving(request).store.rename_collection, id, asked.name)
     return _shown(await _collection(request, id))
@@ -246,7 +339,8 @@ def _shown(one: Collection) -> dict[str, Any]:
     return {"id": one.id, "name": one.name, "created": one.created, "images": list(one.images)}
 
 
-async def _body(request: Request, kind: type[Body]) -> Body:
+async def body_of(request: Request, kind: type[Body]) -> Body:
+    """A JSON body as a model; ApiError for another content type, and for the first thing that is wrong with it."""
     if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
         raise ApiError(415, "Unsupported content type: expected application/json.")
     try:

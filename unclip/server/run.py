@@ -5,6 +5,7 @@ the config grants; then connections end. A second signal ends it at once. Whatev
 """
 
 import asyncio
+import math
 import socket
 from collections.abc import Callable
 from types import FrameType
@@ -13,29 +14,31 @@ import uvicorn
 from fastapi import FastAPI
 
 from unclip.server.app import drain
+from unclip.server.connection import Connection, Connections, probe
 
 _GOODBYE_SECONDS = 3  # for connections that are still open after draining
-_HEAD_BYTES = 16 << 10  # a request's line and headers
 
 
 class Server(uvicorn.Server):
     """Serves `app` on a socket that listens already."""
 
     def __init__(self, app: FastAPI, listener: socket.socket):
+        limits = app.state.serving.config.limits
         settings = uvicorn.Config(
             app,
-            http="h11",
+            http=Connection,
             ws="none",
             lifespan="on",
             log_config=None,
             access_log=False,  # ours has no query, where signatures are
             server_header=False,
             proxy_headers=False,
-            timeout_keep_alive=20,
+            timeout_keep_alive=math.ceil(limits.head_seconds),
             timeout_graceful_shutdown=_GOODBYE_SECONDS,
-            h11_max_incomplete_event_size=_HEAD_BYTES,
         )
         super().__init__(settings)
+        self.server_state = Connections(limits)
+        probe(listener)
         self._app, self._listener = app, listener
         self._told: Callable[[str], None] | None = None
         self._stopping: asyncio.Task[None] | None = None

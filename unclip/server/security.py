@@ -8,6 +8,7 @@ they are parsed and must arrive in time.
 """
 
 import asyncio
+import base64
 import hashlib
 import hmac
 import ipaddress
@@ -17,6 +18,7 @@ import secrets
 import time
 import traceback
 from collections.abc import Callable
+from contextlib import suppress
 from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
@@ -49,6 +51,7 @@ _HEADERS = {
 }
 _EXPOSED = "x-request-id, x-unclip-model, x-unclip-ignored, retry-after, retry-after-ms"
 _MAKES_JOB = re.compile(r"/images/(generations|edits|variations)$|^/api/jobs$")
+_SEARCHES = re.compile(r"^/(knn-service|api/search)$")
 _SENDS_PICTURES = re.compile(r"/images/(edits|variations)$")
 _CORS_HEADER = re.compile(r"authorization|content-type|api-key|last-event-id|x-stainless-[a-z-]{1,40}")
 _FORM_ROOM = 64 << 10  # of a form, besides its two pictures
@@ -60,22 +63,22 @@ class RateLimit:
     """A bucket for each owner: so many requests a minute, all at once or evenly, by a clock that never jumps."""
 
     def __init__(self, per_minute: int, clock: Callable[[], float] = time.monotonic):
-        self._most, self._clock = per_minute, clock
+        self.most, self._clock = per_minute, clock
         self._buckets: dict[str, tuple[float, float]] = {}  # owner: tokens, and when that was
 
     def take(self, owner: str) -> tuple[bool, dict[str, str], int]:
         """Whether there was room, the headers that tell, and milliseconds until there is."""
         now = self._clock()
-        tokens, since = self._buckets.get(owner, (float(self._most), now))
-        tokens = min(self._most, tokens + (now - since) * self._most / 60)
+        tokens, since = self._buckets.get(owner, (float(self.most), now))
+        tokens = min(self.most, tokens + (now - since) * self.most / 60)
         granted = tokens >= 1
         tokens -= granted
         self._buckets[owner] = tokens, now
-        wait = 0 if tokens >= 1 else (1 - tokens) * 60 / self._most
+        wait = 0 if tokens >= 1 else (1 - tokens) * 60 / self.most
         headers = {
-            "x-ratelimit-limit-requests": str(self._most),
+            "x-ratelimit-limit-requests": str(self.most),
             "x-ratelimit-remaining-requests": str(int(tokens)),
-            "x-ratelimit-reset-requests": _duration((self._most - tokens) * 60 / self._most),
+            "x-ratelimit-reset-requests": _duration((self.most - tokens) * 60 / self.most),
         }
         return granted, headers, round(1000 * wait)
 
@@ -101,7 +104,11 @@ class Guard:
     def __init__(self, app: ASGIApp, *, config: ServerConfig, metrics: Metrics):
         self.app, self._config, self._metrics = app, config, metrics
         self._keys = Keys(tuple(key.get_secret_value() for key in config.keys))
-        self._rate = RateLimit(config.limits.requests_per_minute)
+        limits = config.limits
+        self._rates = [
+            (_MAKES_JOB, RateLimit(limits.requests_per_minute)),
+            (_SEARCHES, RateLimit(limits.searches_per_minute)),
+        ]
         public = urlsplit(config.public_url).hostname if config.public_url else None
         self._hosts = {"localhost", config.host.lower(), *map(str.lower, config.hosts), *([public] if public else [])}
 
@@ -140,8 +147,9 @@ class Guard:
         owner = self._keys.owner(_key(headers))
         if owner is None and path not in OPEN and not path.startswith(OPEN_BELOW):
             raise errors.bad_key(_key(headers))
-        if method == "POST" and _MAKES_JOB.search(path) and owner is not None:
-            self._spend(owner, answer)
+        for calls, rate in self._rates:
+            if method == "POST" and calls.search(path) and owner is not None:
+                self._spend(rate, owner, answer)
         scope.setdefault("state", {}).update(owner=owner, request_id=answer.id)
         body.check_length(headers.get("content-length", ""))
         await self.app(scope, body.receive, answer.send)
@@ -154,13 +162,13 @@ class Guard:
         message = f"This server does not answer to the name {errors.shown(name)}: start it with --allow-host and that name."
         raise ApiError(403, message, code="host_not_allowed")
 
-    def _spend(self, owner: str, answer: "_Answer") -> None:
-        granted, headers, wait = self._rate.take(owner)
+    def _spend(self, rate: RateLimit, owner: str, answer: "_Answer") -> None:
+        granted, headers, wait = rate.take(owner)
         answer.extra |= headers
         if not granted:
             self._metrics.count("rate_limited")
-            most = self._config.limits.requests_per_minute
-            raise errors.rate_limited(f"Rate limit reached for requests: {most} a minute. Please try again later.", wait)
+            message = f"Rate limit reached for requests: {rate.most} a minute. Please try again later."
+            raise errors.rate_limited(message, wait)
 
     def _most(self, path: str) -> tuple[int, ApiError]:
         """The bytes that a body may have, and what is said when it has more."""
@@ -169,6 +177,8 @@ class Guard:
             message = "Uploaded image must be a PNG and less than 4 MB."
             return 2 * limits.image_bytes + _FORM_ROOM, ApiError(400, message, param="image")
         most = limits.upload_bytes if path == "/api/images" else limits.json_bytes
+        if path == "/knn-service":  # a picture in base64 may be in it
+            most += 4 * limits.upload_bytes // 3
         return most, ApiError(413, f"The request's body is too large: expected at most {most} bytes.")
 
     def _told(self, scope: Scope, answer: "_Answer") -> None:
@@ -197,7 +207,7 @@ class _Body:
         if self._whole:  # what is left to come is that the client leaves, whenever that is
             return await self._receive()
         try:
-            async with asyncio.timeout(max(0.0, self._ends - time.monotonic())):
+            async with asyncio.timeout(self._left):
                 message = await self._next()
         except TimeoutError:
             raise ApiError(408, "The request's body did not arrive in time.") from None
@@ -209,11 +219,15 @@ class _Body:
         """Reads and drops what is still coming: an answer that overtakes the body may be lost with the connection."""
         most = self._got + _DRAINED
         try:
-            async with asyncio.timeout(_DRAIN_SECONDS):
+            async with asyncio.timeout(min(_DRAIN_SECONDS, self._left)):
                 while not self._whole and self._got < most:
                     await self._next()
         except TimeoutError:
             return
+
+    @property
+    def _left(self) -> float:
+        return max(0.0, self._ends - time.monotonic())
 
     async def _next(self) -> Message:
         message = await self._receive()
@@ -276,8 +290,14 @@ def _check_origin(headers: Headers) -> None:
 
 
 def _key(headers: Headers) -> str | None:
-    """The key that a request carries: as a bearer, or in Azure's header."""
+    """The key that a request carries: as a bearer, in Azure's header, or as the password in a url: `http://any:KEY@host`.
+
+    The last is all that a client without a parameter for keys can do, as clip-retrieval's.
+    """
     scheme, _, key = headers.get("authorization", "").partition(" ")
+    if scheme.lower() == "basic":
+        with suppress(ValueError):
+            return base64.b64decode(key, validate=True).decode("latin-1").partition(":")[2] or None
     return key.strip() if scheme.lower() == "bearer" and key.strip() else headers.get("api-key")
 
 

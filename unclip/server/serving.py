@@ -10,13 +10,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fastapi import Request
+from fastapi import Request, Response
+from starlette.types import Receive, Scope, Send
 
 from unclip.errors import ConfigError
-from unclip.server import errors, provenance
+from unclip.server import counting, errors, provenance
 from unclip.server.config import ServerConfig
 from unclip.server.jobs import Job, JobRequest
 from unclip.server.metrics import Metrics
+from unclip.server.search.finder import Finder
 from unclip.server.signing import Signer
 from unclip.server.store import ImageRow, Store
 from unclip.server.streams import Feed, Room
@@ -24,6 +26,9 @@ from unclip.server.uploads import Decoder
 
 if TYPE_CHECKING:
     from unclip.server.engine import Engine
+
+
+PIECE = 256 << 10  # bytes
 
 
 class Words:
@@ -45,8 +50,24 @@ class Words:
             raise ConfigError(f"cannot read the blocked words in {path}: {reason}") from None
         return cls([line.strip() for line in lines if line.strip() and not line.startswith("#")])
 
+    def __bool__(self) -> bool:
+        return self._found is not None
+
     def in_any(self, texts: tuple[str | None, ...]) -> bool:
         return self._found is not None and any(text and self._found.search(_folded(text)) for text in texts)
+
+
+class Large(Response):
+    """An answer that is handed over piece by piece, as its client takes it.
+
+    Whole, 25 MB of pictures would be copied in the event loop, and wait in the buffer of each client that does not read.
+    """
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+        for start in range(0, len(self.body) or 1, PIECE):
+            piece, more = bytes(self.body[start : start + PIECE]), start + PIECE < len(self.body)
+            await send({"type": "http.response.body", "body": piece, "more_body": more})
 
 
 @dataclass(frozen=True)
@@ -62,12 +83,13 @@ class Serving:
     words: Words
     streams: Room
     feed: Feed
+    finder: Finder
 
     async def submit(self, owner: str, request: JobRequest) -> Job:
         """Queues a job; ApiError for a model, a prompt or a picture that may not be, QueueFull, Draining."""
         if request.model not in self.config.served:
             raise errors.unknown_model(request.model)
-        if self.words.in_any((request.prompt, request.old, request.new)):
+        if self.words and await asyncio.to_thread(self._is_blocked, request):
             self.metrics.count("rejected_prompt")
             raise errors.rejected()
         for id in (*request.images, *([request.mask] if request.mask else [])):
@@ -75,6 +97,15 @@ class Serving:
         job = await self.engine.submit(owner, request)
         self.feed.follow(job)
         return job
+
+    def _is_blocked(self, request: JobRequest) -> bool:
+        """Whether a forbidden word stands in its prompts, or in what its model reads them as: a kitty is a cat.
+
+        As typed it stays one, so that nobody gets round the list.
+        """
+        typed = [text for text in (request.prompt, request.old, request.new) if text]
+        reader = counting.reader(self.config.served[request.model])
+        return self.words.in_any((*typed, *(reader.read(text).text for text in typed if reader is not None)))
 
     async def job(self, owner: str, id: str) -> Job:
         """A job of this owner; ApiError 404."""
@@ -90,8 +121,20 @@ class Serving:
             raise errors.not_found("picture")
         return found
 
+    async def stored(self, owner: str, id: str) -> bytes:
+        """The file of a picture of this owner's, as it is stored; ApiError 404."""
+        row = await self.image(owner, id)
+        return await asyncio.to_thread(self._read, row)
+
     def png(self, row: ImageRow, *, settings: bool = True, signature: bool | None = None) -> bytes:
         """A stored picture as it leaves, read from the disk by the calling thread; ApiError 404 when it is gone."""
+        png = self._read(row)
+        if row.kind != "made":
+            return png
+        told = row.settings if settings and self.config.settings_in_pictures else None
+        return provenance.marked(png, told, signature=self.config.signature if signature is None else signature)
+
+    def _read(self, row: ImageRow) -> bytes:
         path = self.store.path(row.id)
         try:
             png = b"" if path is None else path.read_bytes()
@@ -99,10 +142,7 @@ class Serving:
             png = b""
         if not png:
             raise errors.not_found("picture")
-        if row.kind != "made":
-            return png
-        told = row.settings if settings and self.config.settings_in_pictures else None
-        return provenance.marked(png, told, signature=self.config.signature if signature is None else signature)
+        return png
 
     def base_url(self, request: Request) -> str:
         """What the urls that this request is answered with begin with."""

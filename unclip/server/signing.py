@@ -24,10 +24,10 @@ class Signer:
     def __init__(self, secret: bytes, seconds: int):
         self._secret, self._seconds = secret, seconds
 
-    def url(self, base: str, image: str) -> str:
-        """The absolute url of a stored picture, below `base`."""
+    def url(self, base: str, image: str, suffix: str = "png") -> str:
+        """The absolute url of a stored picture, or of whatever has this name below /pictures, below `base`."""
         expires = int(time.time()) + self._seconds
-        return f"{base}/pictures/{image}.png?expires={expires}&signature={self._signature(image, expires)}"
+        return f"{base}/pictures/{image}.{suffix}?expires={expires}&signature={self._signature(image, expires)}"
 
     def check(self, image: str, expires: str, signature: str) -> None:
         """ApiError 403 unless we have signed this and the time has not come. The signature is looked at first."""

@@ -18,34 +18,13 @@ from pathlib import Path
 from typing import Any
 
 from unclip.errors import ConfigError, RequestError
-from unclip.files import locked, remove_leftovers, write_bytes
+from unclip.files import locked, remove_leftovers, write_new
 from unclip.server.database import Database
 from unclip.server.jobs import ImageKind, Job, JobRequest, JobState
+from unclip.server.schema import STEPS
 
-SCHEMA = 1
 _ID_BYTES = 16  # 128 random bits: nobody guesses an id
 _PNG = b"\x89PNG\r\n\x1a\n"
-
-_TABLES = """
-CREATE TABLE jobs (
-    seq INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT UNIQUE NOT NULL, owner TEXT NOT NULL, request TEXT NOT NULL,
-    state TEXT NOT NULL, created REAL NOT NULL, started REAL, finished REAL, error TEXT, progress REAL NOT NULL DEFAULT 0,
-    attempts INTEGER NOT NULL DEFAULT 0);
-CREATE INDEX jobs_of_owner ON jobs (owner, seq);
-CREATE INDEX jobs_by_state ON jobs (state, seq);
-CREATE TABLE images (
-    id TEXT PRIMARY KEY, owner TEXT NOT NULL, kind TEXT NOT NULL, width INTEGER NOT NULL, height INTEGER NOT NULL,
-    job TEXT, slot INTEGER, settings TEXT NOT NULL, parents TEXT NOT NULL, created REAL NOT NULL);
-CREATE TABLE slots (
-    job TEXT NOT NULL REFERENCES jobs (id) ON DELETE CASCADE, slot INTEGER NOT NULL,
-    image TEXT REFERENCES images (id) ON DELETE SET NULL, PRIMARY KEY (job, slot)) WITHOUT ROWID;
-CREATE INDEX slots_by_image ON slots (image);
-CREATE TABLE collections (id TEXT PRIMARY KEY, owner TEXT NOT NULL, name TEXT NOT NULL, created REAL NOT NULL);
-CREATE TABLE collected (
-    collection TEXT NOT NULL REFERENCES collections (id) ON DELETE CASCADE,
-    image TEXT NOT NULL REFERENCES images (id) ON DELETE CASCADE, added REAL NOT NULL, PRIMARY KEY (collection, image));
-CREATE INDEX collected_by_image ON collected (image);
-"""
 
 
 @dataclass(frozen=True)
@@ -91,7 +70,7 @@ class Store:
         except OSError as error:
             raise ConfigError(f"cannot use the data folder {data}: {error.strerror or error}") from None
         try:
-            self._db = Database(self.data / "unclip.db", _TABLES, SCHEMA)
+            self._db = Database(self.data / "unclip.db", STEPS)
         except BaseException:
             self._lock.close()
             raise
@@ -113,31 +92,53 @@ class Store:
                 "INSERT INTO jobs (id, owner, request, state, created) VALUES (?, ?, ?, ?, ?)",
                 (id, owner, asked, JobState.QUEUED, time.time()),
             )
+            db.execute("UPDATE jobs SET place = seq WHERE id = ?", (id,))
         job = self.job(id)
         assert job is not None
         return job
 
     def job(self, id: str) -> Job | None:
         row = self._db.reading().execute("SELECT * FROM jobs WHERE id = ?", (id,)).fetchone()
-        return None if row is None else self._to_job(row)
+        return None if row is None else self._to_jobs([row])[0]
 
     def jobs(self, owner: str, before: str | None = None, limit: int = 50) -> list[Job]:
         """An owner's jobs, newest first; with `before`, those older than that job."""
-        rows = self._db.reading().execute(
+        found = self._db.reading().execute(
             "SELECT * FROM jobs WHERE owner = ? AND seq < coalesce((SELECT seq FROM jobs WHERE id = ?), ?)"
             " ORDER BY seq DESC LIMIT ?",
             (owner, before, 0 if before else 1 << 62, limit),
         )
-        return [self._to_job(row) for row in rows.fetchall()]
+        return self._to_jobs(found.fetchall())
 
     def in_state(self, state: JobState) -> list[str]:
-        """The ids of all jobs in a state, oldest first."""
-        return [id for (id,) in self._db.reading().execute("SELECT id FROM jobs WHERE state = ? ORDER BY seq", (state,))]
+        """The ids of all jobs in a state, in the queue's order."""
+        return [id for (id,) in self._db.reading().execute("SELECT id FROM jobs WHERE state = ? ORDER BY place", (state,))]
+
+    def move(self, id: str, before: str | None) -> bool:
+        """Puts a queued job before another of its owner's, or, with None, behind them; False where either does not wait.
+
+        An owner's jobs change places among themselves, so that nobody gets before somebody else's.
+        """
+        with self._db.writing() as db:
+            rows = db.execute(
+                "SELECT id, place FROM jobs"
+                " WHERE state = ? AND owner = (SELECT owner FROM jobs WHERE id = ?) ORDER BY place",
+                (JobState.QUEUED, id),
+            ).fetchall()
+            order = [row["id"] for row in rows]
+            if id not in order or before not in (None, *order):
+                return False
+            if before != id:
+                order.remove(id)
+                order.insert(len(order) if before is None else order.index(before), id)
+                places = zip((row["place"] for row in rows), order, strict=True)
+                db.executemany("UPDATE jobs SET place = ? WHERE id = ?", places)
+        return True
 
     def claim(self) -> Job | None:
-        """The oldest queued job, now running; None when there is none."""
+        """The next queued job, now running; None when there is none."""
         with self._db.writing() as db:
-            row = db.execute("SELECT id FROM jobs WHERE state = ? ORDER BY seq LIMIT 1", (JobState.QUEUED,)).fetchone()
+            row = db.execute("SELECT id FROM jobs WHERE state = ? ORDER BY place LIMIT 1", (JobState.QUEUED,)).fetchone()
             if row is None:
                 return None
             db.execute(
@@ -147,15 +148,22 @@ class Store:
         return self.job(row["id"])
 
     def update(
-        self, id: str, *, state: JobState | None = None, error: str | None = None, progress: float | None = None
+        self,
+        id: str,
+        *,
+        state: JobState | None = None,
+        error: str | None = None,
+        detail: str | None = None,
+        progress: float | None = None,
     ) -> Job | None:
         """Changes a job that has not ended, gives it as it is now; one that has ended stays as it ended."""
         ended = time.time() if state is not None and state.terminal else None
         with self._db.writing() as db:
             db.execute(
-                "UPDATE jobs SET state = coalesce(?, state), error = coalesce(?, error), finished = coalesce(?, finished),"
-                " progress = max(progress, coalesce(?, progress)) WHERE id = ? AND state IN (?, ?)",
-                (state, error, ended, progress, id, JobState.QUEUED, JobState.RUNNING),
+                "UPDATE jobs SET state = coalesce(?, state), error = coalesce(?, error), detail = coalesce(?, detail),"
+                " finished = coalesce(?, finished), progress = max(progress, coalesce(?, progress))"
+                " WHERE id = ? AND state IN (?, ?)",
+                (state, error, detail, ended, progress, id, JobState.QUEUED, JobState.RUNNING),
             )
         return self.job(id)
 
@@ -191,7 +199,7 @@ class Store:
             job = self.job(id)
             assert job is not None
             if len(self.slots_done(id)) == job.request.slots:
-                changed.append(self.update(id, state=JobState.DONE, progress=1.0))
+                changed.append(self.update(id, state=job.whole, progress=1.0))
             elif job.attempts >= 2:
                 changed.append(self.update(id, state=JobState.FAILED, error="interrupted"))
             else:
@@ -200,33 +208,47 @@ class Store:
         return [job for job in changed if job is not None]
 
     def slots_done(self, job: str) -> set[int]:
-        """The slots of a job that need no more work, also those whose picture was deleted since."""
+        """The slots of a job that need no more work, also those that were dropped, or whose picture was deleted since."""
         return {slot for (slot,) in self._db.reading().execute("SELECT slot FROM slots WHERE job = ?", (job,))}
 
-    def finish_slot(self, job: str, slot: int, png: bytes, settings: dict[str, Any]) -> str | None:
-        """Stores the picture of a slot, whose parents are the job's images; its id.
+    def drop_slot(self, job: str, slot: int) -> bool:
+        """Leaves a slot of a job without a picture for good; False if it has one, was dropped before, or the job is gone."""
+        try:
+            with self._db.writing() as db:
+                db.execute("INSERT INTO slots (job, slot, dropped) VALUES (?, ?, 1)", (job, slot))
+        except sqlite3.IntegrityError:
+            return False
+        return True
 
-        None if the slot had one, or the job is gone: a picture is delivered once, however often it was painted.
+    def finish_slot(self, job: str, slot: int, png: bytes, settings: dict[str, Any]) -> tuple[str | None, Job | None]:
+        """Stores the picture of a slot, whose parents are the job's images; its id, and the job if this was its last slot.
+
+        None if the slot had one, was dropped, or the job is gone: a picture is delivered once, however often it was painted.
+        The last one ends its job in the same transaction, which who waits for it would otherwise wait for too.
         """
         known = self.job(job)
         if known is None or slot in self.slots_done(job):
-            return None
+            return None, None
         parents = (*known.request.images, *([known.request.mask] if known.request.mask else []))
         image = ImageRow(_new_id(), known.owner, "made", *png_size(png), job, slot, settings, parents, time.time())
         try:
             with self._storing(image, png) as db:
                 db.execute("INSERT INTO slots (job, slot, image) VALUES (?, ?, ?)", (job, slot, image.id))
+                ended = db.execute(
+                    "UPDATE jobs SET state = ?, progress = 1, finished = ?"
+                    " WHERE id = ? AND state = ? AND (SELECT count(*) FROM slots WHERE job = jobs.id) = ?",
+                    (JobState.DONE, time.time(), job, JobState.RUNNING, known.request.slots),
+                )
         except sqlite3.IntegrityError:  # somebody was faster, or the job has just gone
-            return None
-        return image.id
+            return None, None
+        return image.id, self.job(job) if ended.rowcount else None
 
-    def _to_job(self, row: sqlite3.Row) -> Job:
-        request = JobRequest.model_validate_json(row["request"])
-        images: list[str | None] = [None] * request.slots
-        for slot, image in self._db.reading().execute("SELECT slot, image FROM slots WHERE job = ?", (row["id"],)):
-            images[slot] = image
-        fields = {key: row[key] for key in row.keys() if key not in ("seq", "request", "state")}  # noqa: SIM118  # a Row
-        return Job(**fields, request=request, state=JobState(row["state"]), images=tuple(images))
+    def _to_jobs(self, rows: Sequence[sqlite3.Row]) -> list[Job]:
+        ids = [row["id"] for row in rows]
+        slots: dict[str, list[sqlite3.Row]] = {id: [] for id in ids}
+        for slot in self._db.reading().execute(f"SELECT * FROM slots WHERE job IN ({', '.join('?' * len(ids))})", ids):
+            slots[slot["job"]].append(slot)
+        return [_to_job(row, slots[row["id"]]) for row in rows]
 
     # --- images
 
@@ -318,7 +340,7 @@ class Store:
         path = self._file(image.id)
         path.parent.mkdir(exist_ok=True)
         values = vars(image) | {"settings": json.dumps(image.settings), "parents": json.dumps(image.parents)}
-        write_bytes(path, png)
+        write_new(path, png)
         try:
             with self._db.writing() as db:
                 db.execute(
@@ -341,6 +363,17 @@ class Store:
             self._file(id).unlink(missing_ok=True)
         for id in rows - files:
             self.delete_image(id)
+
+
+def _to_job(row: sqlite3.Row, slots: Sequence[sqlite3.Row]) -> Job:
+    request = JobRequest.model_validate_json(row["request"])
+    images: list[str | None] = [None] * request.slots
+    for slot in slots:
+        images[slot["slot"]] = slot["image"]
+    dropped = tuple(slot["slot"] for slot in slots if slot["dropped"])
+    inside = ("seq", "place", "request", "state")
+    fields = {key: row[key] for key in row.keys() if key not in inside}  # noqa: SIM118  # a Row
+    return Job(**fields, request=request, state=JobState(row["state"]), images=tuple(images), dropped=dropped)
 
 
 def png_size(png: bytes) -> tuple[int, int]:

@@ -86,7 +86,7 @@ async def _leaving(receive: Receive) -> None:
 
 
 class Feed:
-    """What happens to all jobs of an owner, for every tab that listens: states and pictures, not the steps between."""
+    """What happens to all jobs of an owner, for every tab that listens: states and slots that end, not the steps between."""
 
     def __init__(self, engine: "Engine"):
         self._engine = engine
@@ -121,7 +121,7 @@ class Feed:
 
     async def _follow(self, job: Job) -> None:
         async for told in self._engine.subscribe(job.id):
-            if told.kind in ("state", "image"):
+            if told.kind in ("state", "image", "dropped"):
                 for queue in self._listeners.get(job.owner, ()):
                     _put(queue, told)
 

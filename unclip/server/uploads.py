@@ -15,14 +15,18 @@ import asyncio
 import io
 import struct
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from typing import NamedTuple
+from functools import partial
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 from PIL import Image, ImageOps
 
 from unclip.server.errors import ApiError
+
+T = TypeVar("T")
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 MOST_PIXELS = 1 << 24
@@ -57,20 +61,33 @@ class Upload(NamedTuple):
 
 
 class Decoder:
-    """Decodes off the event loop, two pictures at a time, so that what memory they need is bounded."""
+    """Decodes and packs pictures off the event loop, in two threads of its own.
+
+    Of its own, because what a picture needs stays with the thread that had it first: of the loop's threads, each would
+    hold the memory of the largest picture that it ever met.
+    """
 
     def __init__(self) -> None:
-        self._room = asyncio.Semaphore(2)
+        self._threads = ThreadPoolExecutor(2, thread_name_prefix="pictures")
 
     async def png(self, data: bytes, param: str, limit: int) -> Upload:
         """A PNG of less than `limit` bytes, as /v1 takes them; ApiError 400 that names `param`."""
-        async with self._room:
-            return await asyncio.to_thread(read_png, data, param, limit)
+        return await self._run(partial(read_png, data, param, limit))
 
     async def any(self, data: bytes) -> Upload:
         """A PNG, JPEG or WebP of any size that is within bounds; ApiError 400."""
-        async with self._room:
-            return await asyncio.to_thread(read_any, data)
+        return await self._run(partial(read_any, data))
+
+    async def pack(self, image: Image.Image) -> bytes:
+        """A picture's pixels as a PNG with nothing else in it; packed fast rather than small."""
+        return await self._run(partial(_pack, image))
+
+    def close(self) -> None:
+        """Lets the threads go when they are done."""
+        self._threads.shutdown(wait=False, cancel_futures=True)
+
+    async def _run(self, work: Callable[[], T]) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._threads, work)
 
 
 def read_png(data: bytes, param: str, limit: int) -> Upload:
@@ -102,8 +119,7 @@ def sniff(data: bytes) -> str | None:
     return next((kind for magic, kind in _MAGIC if start.startswith(magic)), None)
 
 
-def as_png(image: Image.Image) -> bytes:
-    """A picture's pixels as a PNG with nothing else in it; packed fast rather than small."""
+def _pack(image: Image.Image) -> bytes:
     buffer = io.BytesIO()
     image.save(buffer, "PNG", compress_level=1)
     return buffer.getvalue()

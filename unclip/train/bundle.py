@@ -1,7 +1,6 @@
 """From runs to a bundle and back: pack the averaged weights of several runs, start a run from a bundle's weights."""
 
-import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +27,9 @@ from unclip.train.recipe import (
 )
 from unclip.train.state import checkpoints, load_weights
 from unclip.weights import store
+from unclip.words import Words
+
+UNIT = "of length one"  # what a bundle says of the z that a prior gives when it learnt from an index
 
 
 def part_name(recipe: Recipe) -> str:
@@ -49,13 +51,22 @@ def build_module(recipe: Recipe) -> nn.Module:
 
 
 def pack(
-    runs: Sequence[str | Path], out: str | Path, *, name: str, version: str, card: str, base: str | Path | None = None
+    runs: Sequence[str | Path],
+    out: str | Path,
+    *,
+    name: str,
+    version: str,
+    card: str,
+    base: str | Path | None = None,
+    words: str | None = None,
 ) -> Path:
     """Writes the averaged weights of these runs' newest checkpoints as one bundle; a CLIP's run must be among them.
 
-    `base` is a bundle that gives the parts, and the CLIP, for which there is no run. The provenance records, for each part,
-    the images it has seen and the recipe it was trained with.
+    `base` is a bundle that gives the parts, and the CLIP, for which there is no run, and its words unless there are `words`,
+    the text of a `words.json`. The provenance records, for each part, the images it has seen and the recipe it was trained
+    with.
     """
+    words = _words_of(words, base)
     parts, provenance, tokenizer = ({}, {}, None) if base is None else _parts_of(base)
     packed: set[str] = set()
     embedded_by: dict[str, str] = {}
@@ -73,21 +84,39 @@ def pack(
             "images": step * recipe.train.batch,
             "train": recipe.train.model_dump(mode="json"),
         }
+        if isinstance(recipe, PriorRecipe) and recipe.data.unit:
+            provenance[part]["z"] = UNIT
         if isinstance(recipe, PriorRecipe | DecoderRecipe) and recipe.data.clip is not None:
             embedded_by[str(run)] = recipe.data.clip
         if recipe.part == "clip":
             tokenizer = (Path(run) / TOKENIZER).read_text(encoding="utf-8")
+    if "decoder" in parts and provenance.get("prior", {}).get("z") == UNIT:
+        raise ConfigError(
+            "the prior was trained on an index and gives z of length one, but the decoder takes CLIP's own: "
+            "pack them apart, or train the prior on a pool"
+        )
     if tokenizer is None:
         raise ConfigError("a bundle needs a CLIP, for its tokenizer: give its run too")
-    own = fingerprint(parts["clip"].state)
+    own = store.fingerprint(parts["clip"].state)
     for trained, clip in embedded_by.items():
         if clip != own:
             raise ConfigError(
                 f"{trained} was trained on what another CLIP sees ({clip[:12]}, not {own[:12]}): give that CLIP's run"
             )
-    return store.save_bundle(
+    folder = store.save_bundle(
         out, parts, name=name, version=version, tokenizer_json=tokenizer, card=card, provenance=provenance
     )
+    if words is not None:
+        store.put_words(folder, words)
+    return folder
+
+
+def _words_of(words: str | None, base: str | Path | None) -> str | None:
+    """These words, which have to be some, or else those of `base`, if it has any."""
+    if words is not None:
+        Words.of(words, where="the words")
+        return words
+    return None if base is None else store.read_words(store.find_bundle(base))
 
 
 def _parts_of(bundle: str | Path) -> tuple[dict[str, store.Part], dict[str, Any], str]:
@@ -150,15 +179,4 @@ def load_clip(source: str | Path) -> tuple[CLIP, Tokenizer, str]:
         clip = store.build(lambda: CLIP(cfg), state, where=f"{folder}/clip")
         tokenizer = Tokenizer.from_json(store.read_tokenizer(folder), context=cfg.text.context)
     clip.eval().requires_grad_(False)
-    return clip, tokenizer, fingerprint(clip.state_dict())
-
-
-def fingerprint(state: Mapping[str, Tensor]) -> str:
-    """sha256 of the weights as a bundle stores them, in bf16: the same for a run and for the bundle packed from it."""
-    digest = hashlib.sha256()
-    for name in sorted(state):
-        tensor = state[name].detach().cpu()
-        stored = tensor.to(torch.bfloat16) if tensor.is_floating_point() else tensor
-        digest.update(name.encode())
-        digest.update(stored.contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()
+    return clip, tokenizer, store.fingerprint(clip.state_dict())

@@ -148,10 +148,13 @@ def part_config(recipe: Recipe) -> dict[str, Any]:
 
 
 def recorded(recipe: Recipe, objective: Objective) -> dict[str, Any]:
-    """What a run keeps of its recipe beside `train`. `data.clip` becomes the CLIP that embedded the pool, given or not."""
+    """What a run keeps of its recipe beside `train`. `data.clip` becomes the CLIP that embedded the pool, given or not,
+    and a prior's `data.unit` what its z are."""
     values = recipe.model_dump(mode="json", exclude={"train"})
     if isinstance(objective, PriorObjective | DecoderObjective):
         values["data"]["clip"] = objective.embedded.clip
+    if isinstance(objective, PriorObjective):
+        values["data"]["unit"] = objective.embedded.unit
     return values
 
 

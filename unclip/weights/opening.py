@@ -86,6 +86,7 @@ def open_bundle(folder: Path) -> ModelSource:
         where=str(folder),
         networks={name: part(name, entry.kind) for name, entry in manifest.parts.items()},
         tokenizer=lambda context: kind.from_json(store.read_tokenizer(folder), context=context),
+        words=lambda: store.read_words(folder),
         version=manifest.version,
         card=card.read_text(encoding="utf-8") if card.is_file() else "",
         provenance=manifest.provenance,

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from unclip.models.glide_tokenizer import GlideTokenizer
 from unclip.tokenizer import Tokenizer
-from unclip.weights.store import Part, save_bundle
+from unclip.weights.store import Part, put_words, save_bundle
 
 
 @dataclass(frozen=True)
@@ -36,6 +36,8 @@ class ModelSource:
     networks: Mapping[str, PartSource]
     tokenizer: Callable[[int], Tokenizer | GlideTokenizer]
     """The tokenizer for a context of so many tokens."""
+    words: Callable[[], str | None] = lambda: None
+    """The text of its `words.json`; None of a model that comes without."""
     version: str = "1"
     card: str = ""
     provenance: dict[str, Any] = field(default_factory=dict)
@@ -66,7 +68,7 @@ def types() -> dict[str, torch.dtype | None]:
 def save(source: ModelSource, folder: str | Path, *, name: str, dtype: torch.dtype | None = None) -> Path:
     """Writes the model as a bundle, a part at a time; `dtype` None keeps each tensor as it was published."""
     context = max(_contexts(source))
-    return save_bundle(
+    bundle = save_bundle(
         folder,
         Parts(source),
         name=name,
@@ -76,6 +78,9 @@ def save(source: ModelSource, folder: str | Path, *, name: str, dtype: torch.dty
         provenance=source.provenance,
         dtype=dtype,
     )
+    if (words := source.words()) is not None:
+        put_words(bundle, words)
+    return bundle
 
 
 def _contexts(source: ModelSource) -> list[int]:

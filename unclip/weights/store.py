@@ -6,6 +6,7 @@
       decoder/model.safetensors    or model-00001-of-00003.safetensors, ... when it would pass 45 MB
       prior/ ...
       tokenizer.json         of the `tokenizers` library
+      words.json             what the model knows and what is read as it, if it comes with words (unclip/words)
       README.md              the model card
 
 Nothing is ever unpickled. Weights are mapped from the file, not read, and take the place of the tensors of a module that was
@@ -30,10 +31,10 @@ from torch import Tensor, nn
 
 from unclip.config import Config
 from unclip.errors import ConfigError, WeightsError
-from unclip.files import replacing_folder
+from unclip.files import replacing_folder, write_bytes
 
 FORMAT = 1
-MANIFEST, CONFIG, TOKENIZER, CARD = "unclip.json", "config.json", "tokenizer.json", "README.md"
+MANIFEST, CONFIG, TOKENIZER, CARD, WORDS = "unclip.json", "config.json", "tokenizer.json", "README.md", "words.json"
 _CACHE_LINE = 64  # bytes
 LARGEST_FILE = 45_000_000  # bytes: code hosts refuse files past 50 MB ...
 LARGE_PART, LARGE_FILE = 1_000_000_000, 500_000_000  # ... and take no part as large as this, so its files may be larger
@@ -41,7 +42,9 @@ LARGE_PART, LARGE_FILE = 1_000_000_000, 500_000_000  # ... and take no part as l
 Module = TypeVar("Module", bound=nn.Module)
 PartName = Annotated[str, Field(pattern=r"^[a-z0-9_]+$")]
 # The only paths a manifest may name, so that a foreign one cannot point outside its folder.
-FileName = Annotated[str, Field(pattern=r"^(config\.json|tokenizer\.json|README\.md|model(-\d{5}-of-\d{5})?\.safetensors)$")]
+FileName = Annotated[
+    str, Field(pattern=r"^((config|tokenizer|words)\.json|README\.md|model(-\d{5}-of-\d{5})?\.safetensors)$")
+]
 
 
 class FileEntry(Config):
@@ -123,6 +126,24 @@ def save_bundle(
     return folder
 
 
+def put_words(folder: str | Path, text: str) -> None:
+    """Puts `words.json` into a bundle that is there, in place of one that it had; WeightsError when the disk is full.
+
+    A kill leaves a whole bundle, with words or without.
+    """
+    folder, content = Path(folder), text.encode()
+    manifest = read_manifest(folder)
+    rest = {name: entry for name, entry in manifest.files.items() if name != WORDS}
+    entry = FileEntry(bytes=len(content), sha256=hashlib.sha256(content).hexdigest())
+    try:
+        if WORDS in manifest.files:
+            _write_manifest(folder, manifest, rest)
+        write_bytes(folder / WORDS, content)
+        _write_manifest(folder, manifest, {**rest, WORDS: entry})
+    except OSError as error:
+        raise WeightsError(f"cannot put words into the bundle {folder}: {error.strerror or error}") from None
+
+
 def read_manifest(folder: str | Path) -> Manifest:
     """The manifest of a bundle; WeightsError when there is none or it is of another format."""
     path = Path(folder) / MANIFEST
@@ -163,6 +184,16 @@ def read_tokenizer(folder: str | Path) -> str:
         raise WeightsError(f"{folder} lists no {TOKENIZER}: it is not a whole bundle")
     _check_file(folder / TOKENIZER, entry, verify=True)
     return (folder / TOKENIZER).read_text(encoding="utf-8")
+
+
+def read_words(folder: str | Path) -> str | None:
+    """The text of a bundle's `words.json`; None where it comes without."""
+    folder = Path(folder)
+    entry = read_manifest(folder).files.get(WORDS)
+    if entry is None:
+        return None
+    _check_file(folder / WORDS, entry, verify=True)
+    return (folder / WORDS).read_text(encoding="utf-8")
 
 
 def verify_bundle(folder: str | Path) -> None:
@@ -231,6 +262,10 @@ def find_bundle(name_or_path: str | Path) -> Path:
         raise WeightsError(f"{path} is not a bundle: it has no {MANIFEST}")
     choice = f"shipped: {', '.join(shipped)}" if shipped else "none is shipped"
     raise WeightsError(f"there is no model {str(name_or_path)!r} ({choice}): give one of these or the folder of a bundle")
+
+
+def _write_manifest(folder: Path, manifest: Manifest, files: dict[str, FileEntry]) -> None:
+    write_bytes(folder / MANIFEST, _json_bytes(manifest.model_copy(update={"files": files}).model_dump()))
 
 
 def _write_part(folder: Path, part: Part, dtype: torch.dtype | None) -> PartEntry:
@@ -333,3 +368,14 @@ def refuse(where: str, message: str, names: Iterable[str]) -> None:
     if names := sorted(names):
         more = f" (and {len(names) - 1} more)" if len(names) > 1 else ""
         raise WeightsError(f"{where}: {message.format(names[0])}{more}")
+
+
+def fingerprint(state: Mapping[str, Tensor]) -> str:
+    """sha256 of the weights as a bundle stores them, in bf16: the same for a run and for the bundle packed from it."""
+    digest = hashlib.sha256()
+    for name in sorted(state):
+        tensor = state[name].detach().cpu()
+        stored = tensor.to(torch.bfloat16) if tensor.is_floating_point() else tensor
+        digest.update(name.encode())
+        digest.update(stored.contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()

@@ -154,6 +154,26 @@ def _plural_noun(noun: str) -> str:
         return IRREGULAR[noun]
     if noun.endswith(("s", "x", "z", "ch", "sh")):
         return f"{noun}es"
-    if noun.endswith("y") and noun[-2] not in "aeiou":
+    if noun.endswith("y") and noun[-2:-1] not in ("", *"aeiou"):
         return f"{noun[:-1]}ies"
     return f"{noun}s"
+
+
+def singulars(noun: str) -> list[str]:
+    """The nouns of which this may be the plural: 'kitty' of 'kitties'; none for what is no plural."""
+    irregular = [one for one, many in IRREGULAR.items() if many == noun]
+    cut = [noun[: -len(ending)] + rest for ending, rest in (("ies", "y"), ("es", ""), ("s", "")) if noun.endswith(ending)]
+    return [one for one in [*irregular, *cut] if one and _plural_noun(one) == noun]
+
+
+def slips(word: str) -> set[str]:
+    """What one letter more, less, another, or two exchanged make of a word, its first letter kept."""
+    letters = "abcdefghijklmnopqrstuvwxyz"
+    cuts = [(word[:at], word[at:]) for at in range(1, len(word) + 1)]
+    less = {left + right[1:] for left, right in cuts if right}
+    exchanged = {left + right[1] + right[0] + right[2:] for left, right in cuts if len(right) > 1}
+    return (
+        less
+        | exchanged
+        | {left + letter + rest for left, right in cuts for letter in letters for rest in (right, right[1:])}
+    )

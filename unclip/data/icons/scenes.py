@@ -102,6 +102,18 @@ def counterfactuals(meta: dict[str, Any]) -> list[str]:
     return [caption for caption in dict.fromkeys(map(describe, wrong)) if caption not in truths]
 
 
+def grounds(scene: Scene, caption: str) -> list[str]:
+    """`caption`, which ends by telling the scene's coloured ground, with two others; none for white, which is untold."""
+    told = describe_background(scene.background)
+    if not told:
+        return []
+    names = list(BACKGROUNDS)
+    start = names.index(scene.background[0])
+    around = (names[(start + step) % len(names)] for step in (2, 3, 5, 7))
+    other = [name for name in around if name not in scene.background][:2]
+    return [caption.removesuffix(told) + describe_background((name,)) for name in other]
+
+
 def _mirrored(scene: Scene) -> Scene:
     """The same facts said in the other order: 'a and b' is 'b and a', 'a left of b' is 'b right of a'."""
     if len(scene.objects) < 2 or scene.relation == "on top of":

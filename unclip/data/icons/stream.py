@@ -22,6 +22,7 @@ from unclip.errors import DataError
 from unclip.seeds import mix
 
 SCENE_STREAM = 0x5CE9E  # keeps the scenes' dice apart from the order's
+WRONG_STREAM = 0x3A15E  # and those of wrong captions from both
 HELD_OUT_CATEGORIES = ("two_objects", "colors", "position", "color_attr")  # those that a held-out combination can make
 OTHERS = 4
 MOST_TRIES = 10_000  # one in ten is held out, so this is never reached but by a tiny set
@@ -97,12 +98,8 @@ class IconStream:
         place = Place(0, canvas.snap(left), canvas.snap(top), canvas.snap(side))
         caption = captions.caption(drawing, rng) + scenes.describe_background(background)
         picture = self._paint(scene, [drawing], [place], *_paint_pots(background, rng), size)
-        return Sample(
-            f"{drawing.key}#{position}",
-            picture,
-            caption,
-            self._meta(scene, [drawing], self._others(scene, drawing.style, rng)),
-        )
+        meta = self._meta(scene, [drawing], self._others(scene, drawing.style, rng))
+        return Sample(f"{drawing.key}#{position}", picture, caption, meta | {"wrong": self._wrong(scene, caption, position)})
 
     def _scene(self, position: int, size: int, rng: Random) -> Sample:
         style = rng.choice(list(self._names))
@@ -117,7 +114,20 @@ class IconStream:
         places = scenes.layout(scene, [self._boxes[drawing.index] for drawing in drawings], rng)
         picture = self._paint(scene, drawings, places, *_paint_pots(background, rng), size)
         meta = self._meta(scene, drawings, self._others(scene, style, rng))
-        return Sample(f"scene#{position}", picture, scenes.describe(scene), meta)
+        wrong = scenes.counterfactuals(meta) + scenes.grounds(scene, scenes.describe(scene))
+        return Sample(f"scene#{position}", picture, scenes.describe(scene), meta | {"wrong": wrong})
+
+    def _wrong(self, scene: Scene, caption: str, position: int) -> list[str]:
+        """False captions of a single drawing on a coloured ground: other drawings on it, this one on others.
+
+        In a batch hardly a caption tells of the same ground, so that without these the ground alone says which is meant.
+        """
+        if not scene.background:
+            return []
+        rng = Random(mix(self.seed ^ WRONG_STREAM, position))
+        ground, here = scenes.describe_background(scene.background), {thing.name for thing in scene.objects}
+        others = [one for one in rng.sample(self.pool, min(len(self.pool), 2 * OTHERS)) if not here & set(one.names)]
+        return [captions.caption(one, rng) + ground for one in others] + scenes.grounds(scene, caption)
 
     def _category(self, rng: Random) -> str:
         if self.split == "scene":

@@ -3,7 +3,7 @@
  */
 
 /** @typedef {{models: string[], sizes: number[], default_size: number, max_n: number, prompt_limit: number, tasks: string[],
- *   key_required: boolean, signature: boolean}} ServerConfig */
+ *   key_required: boolean, signature: boolean, indices: Record<string, number>}} ServerConfig `indices`: rows by name */
 
 export class ApiError extends Error {
   /** @param {number} status 0: the server did not answer */
@@ -83,6 +83,12 @@ export const api = {
   job: (id) => ask(`/api/jobs/${at(id)}`),
   submit: (request) => ask("/api/jobs", { method: "POST", json: request }),
   cancel: (id) => ask(`/api/jobs/${at(id)}/cancel`, { method: "POST" }),
+  /** @returns {Promise<{ids: string[]}>} of those that were stopped */
+  cancelAll: (waiting) => ask(`/api/jobs/cancel?waiting=${waiting}`, { method: "POST" }),
+  cancelSlot: (id, slot) => ask(`/api/jobs/${at(id)}/slots/${slot}/cancel`, { method: "POST" }),
+  /** @param {string | null} before null: to the end of the queue */
+  move: (id, before) => ask(`/api/jobs/${at(id)}/move`, { method: "POST", json: { before } }),
+  withdraw: (id) => ask(`/api/jobs/${at(id)}/withdraw`, { method: "POST" }),
   forget: (id) => ask(`/api/jobs/${at(id)}`, { method: "DELETE" }),
   /** @param {Blob} blob @param {"upload" | "mask"} kind @returns {Promise<{id: string, width: number, height: number}>} */
   upload: (blob, kind = "upload") =>
@@ -95,11 +101,15 @@ export const api = {
   renameCollection: (id, name) => ask(`/api/collections/${at(id)}`, { method: "PATCH", json: { name } }),
   removeCollection: (id) => ask(`/api/collections/${at(id)}`, { method: "DELETE" }),
   collect: (id, image) => ask(`/api/collections/${at(id)}/images/${at(image)}`, { method: "POST" }),
+  /** @returns {Promise<import("./found.js").Found & {seconds: number}>} */
+  search: (request, signal) => ask("/api/search", { method: "POST", json: request, signal }),
   uncollect: (id, image) => ask(`/api/collections/${at(id)}/images/${at(image)}`, { method: "DELETE" }),
 };
 
 export const imageUrl = (id) => `/api/images/${at(id)}`;
 export const thumbUrl = (id) => `/api/images/${at(id)}/thumb`;
+/** A picture of an index, or its thumb. */
+export const foundUrl = (index, edition, id, thumb = false) => `/api/search/${at(index)}/${at(edition)}/${id}${thumb ? "/thumb" : ""}`;
 
 /** The bytes of a stored picture. @returns {Promise<Blob>} */
 export const imageBlob = (id) => send(imageUrl(id)).then((response) => response.blob());

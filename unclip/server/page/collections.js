@@ -58,70 +58,82 @@ export async function collectionPicker(image) {
   return element;
 }
 
-/**
- * @param {HTMLElement} place
- * @param {{open: (image: string) => void}} actions
- */
-export function createCollections(place, { open }) {
-  const failure = el("p.composer-error", { role: "alert" });
+export class Collections {
+  #place;
+  #open;
+  #failure = el("p.composer-error", { role: "alert" });
 
-  function page(title, ...children) {
-    place.replaceChildren(el("header.page-head", {}, title), failure, ...children);
+  /** @param {HTMLElement} place @param {(image: string) => void} open */
+  constructor(place, open) {
+    this.#place = place;
+    this.#open = open;
   }
 
-  async function attempt(what) {
-    failure.textContent = "";
+  /** The page of them all, or of one. @param {string | null} id */
+  show(id) {
+    return id ? this.#showOne(id) : this.#showAll();
+  }
+
+  #page(title, ...children) {
+    this.#place.replaceChildren(el("header.page-head", {}, title), this.#failure, ...children);
+  }
+
+  async #attempt(what) {
+    this.#failure.textContent = "";
     try {
       return await what();
     } catch (error) {
-      failure.textContent = error.message;
+      this.#failure.textContent = error.message;
       return null;
     }
   }
 
-  /** @param {Collection} each */
-  function cover(each) {
-    const shown = each.images.slice(-COVERS).reverse().map((image) => picture(image));
-    const pictures = el("div.cover", { "data-count": shown.length, "aria-hidden": "true" }, ...shown);
-    return el("li", {}, el("a.collection", { href: `#/collections/${each.id}` }, pictures, el("span.collection-name", { text: each.name }), el("span.muted", { text: countOf(each) })));
-  }
-
-  async function showAll() {
-    page(el("h1", { text: "Collections" }));
-    const all = await attempt(api.collections);
+  async #showAll() {
+    this.#page(el("h1", { text: "Collections" }));
+    const all = await this.#attempt(api.collections);
     if (!all) return;
     const fresh = namer("Name of a new collection", "Create", async (name) => {
       await api.makeCollection(name);
-      await showAll();
+      await this.#showAll();
     });
     const hint = el("p.nothing-words", { text: "Nothing is collected yet. Open a picture and choose “Add to a collection”." });
-    page(el("h1", { text: "Collections" }), fresh, all.length ? el("ul.collection-grid", {}, ...all.map(cover)) : hint);
+    this.#page(el("h1", { text: "Collections" }), fresh, all.length ? el("ul.collection-grid", {}, ...all.map(cover)) : hint);
   }
 
-  async function showOne(id) {
-    page(el("h1", { text: "Collection" }));
-    const all = await attempt(api.collections);
+  async #showOne(id) {
+    this.#page(el("h1", { text: "Collection" }));
+    const all = await this.#attempt(api.collections);
     if (!all) return;
     const found = all.find((each) => each.id === id);
-    if (!found) return page(el("h1", { text: "This collection is gone" }), el("a", { href: "#/collections", text: "All collections" }));
-    const redo = () => showOne(id);
-    const rename = namer("New name", "Rename", async (name) => (await api.renameCollection(id, name), redo()));
+    if (!found) return this.#page(el("h1", { text: "This collection is gone" }), el("a", { href: "#/collections", text: "All collections" }));
+    const rename = namer("New name", "Rename", async (name) => (await api.renameCollection(id, name), this.#showOne(id)));
     rename.querySelector("input").value = found.name;
-    const remove = button({ name: "Delete collection", icon: "trash", look: "quiet", onclick: () => attempt(async () => {
-      if (!(await ask(`Delete “${found.name}”? Its pictures stay in the history.`, { yes: "Delete", danger: true }))) return;
-      await api.removeCollection(id);
-      location.hash = "#/collections";
-    }) });
-    const tiles = found.images.map((image, index) => el(
-      "div.tile",
-      { "data-state": "done" },
-      el("button.tile-open", { type: "button", "aria-label": `Open picture ${index + 1} of ${found.name}`, onclick: () => open(image) }, picture(image)),
-      button({ name: `Take picture ${index + 1} out`, icon: "close", label: false, look: "floating take-out", onclick: () => attempt(async () => (await api.uncollect(id, image), redo())) }),
-    ));
+    const remove = button({ name: "Delete collection", icon: "trash", look: "quiet", onclick: () => this.#attempt(() => this.#remove(found)) });
+    const tiles = found.images.map((image, index) => this.#tile(found, image, index));
     const empty = el("p.nothing-words", { text: "This collection is empty." });
-    const back = el("a.back", { href: "#/collections", text: "Collections" });
-    page(el("div", {}, back, el("h1", { text: found.name })), el("div.row.wrap", {}, rename, remove), tiles.length ? el("div.tiles", {}, ...tiles) : empty);
+    const title = el("div", {}, el("a.back", { href: "#/collections", text: "Collections" }), el("h1", { text: found.name }));
+    this.#page(title, el("div.row.wrap", {}, rename, remove), tiles.length ? el("div.tiles", {}, ...tiles) : empty);
   }
 
-  return { show: (id) => (id ? showOne(id) : showAll()) };
+  /** @param {Collection} of */
+  #tile(of, image, index) {
+    const opener = el("button.tile-open", { type: "button", "aria-label": `Open picture ${index + 1} of ${of.name}`, onclick: () => this.#open(image) }, picture(image));
+    const out = async () => (await api.uncollect(of.id, image), this.#showOne(of.id));
+    const remove = button({ name: `Take picture ${index + 1} out`, icon: "close", label: false, look: "floating take-out", onclick: () => this.#attempt(out) });
+    return el("div.tile", { "data-state": "done" }, opener, remove);
+  }
+
+  /** @param {Collection} of */
+  async #remove(of) {
+    if (!(await ask(`Delete “${of.name}”? Its pictures stay in the history.`, { yes: "Delete", danger: true }))) return;
+    await api.removeCollection(of.id);
+    location.hash = "#/collections";
+  }
+}
+
+/** @param {Collection} each */
+function cover(each) {
+  const shown = each.images.slice(-COVERS).reverse().map((image) => picture(image));
+  const pictures = el("div.cover", { "data-count": shown.length, "aria-hidden": "true" }, ...shown);
+  return el("li", {}, el("a.collection", { href: `#/collections/${each.id}` }, pictures, el("span.collection-name", { text: each.name }), el("span.muted", { text: countOf(each) })));
 }

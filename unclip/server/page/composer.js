@@ -1,211 +1,235 @@
 /** The prompt box: words, pictures that go with them, what to do with those, and the button. */
 
 import { api } from "./api.js";
+import { Attached } from "./attached.js";
 import { announce, button, el, icon } from "./dom.js";
 import { EMPTY, formOf, keepForm, missing, readForm, requestOf, summaryOf, taskOf } from "./form.js";
-import { picture } from "./pictures.js";
 import { createSettings, field } from "./settings.js";
 import { machine } from "./state.js";
+import { TokenNote } from "./tokens.js";
 import { lengthOf } from "./words.js";
 
 const MOST_PICTURES = 8;
-
-const MODES = {
-  variations: "Variations",
-  image_to_image: "Guide with words",
-  text_diff: "Change by words",
-};
-
 const SENDS = { generate: "Generate", variations: "Make variations", image_to_image: "Generate", text_diff: "Change", interpolate: "Blend" };
+const PROMPTED = ["generate", "image_to_image"];
 
-/**
- * @param {HTMLElement} place
- * @param {object} given
- * @param {import("./api.js").ServerConfig} given.config
- * @param {(request: any) => Promise<string>} given.submit
- * @param {() => void} given.pick opens the file picker
- * @param {(image: string) => void} given.edit
- */
-export function createComposer(place, { config, submit, pick, edit }) {
-  let form = readForm();
-  form.n = String(Math.min(Number(form.n) || 4, config.max_n));
-  if (!config.models.includes(form.model)) form.model = "";
-  const sending = machine("idle", { idle: { send: "sending" }, sending: { sent: "idle", refused: "idle" } });
-
-  const prompt = el("textarea.prompt", { id: "prompt", name: "prompt", rows: 1, autocomplete: "off", "aria-label": "Prompt", "aria-describedby": "prompt-count error-prompt" });
-  const count = el("span.count", { id: "prompt-count" });
-  const old = el("input", { type: "text", autocomplete: "off", placeholder: "a photo of a cat" });
-  const fresh = el("input", { type: "text", autocomplete: "off", placeholder: "an anime drawing of a super saiyan cat" });
-  const pair = el("div.pair", {}, field("old", "What it shows now", old), field("new", "What it should show", fresh));
-  const strength = el("input", { type: "range", min: 0.05, max: 1, step: 0.05 });
-  const frames = el("input", { type: "range", min: 3, max: 32, step: 1 });
-  const change = field("strength", "How much may change", strength);
-  const length = field("frames", "Frames between the pictures", frames);
-  const extra = el("div.extra", {}, change, length);
-  const attached = el("div.attached");
-  const failure = el("p.composer-error", { id: "composer-error", role: "alert" });
-  const promptError = el("p.field-error", { id: "error-prompt", role: "alert" });
-  const submitter = el("button.primary.submit", { type: "submit", "aria-keyshortcuts": "Control+Enter", title: "Ctrl+Enter" });
-  const surprise = button({ name: "Surprise me", icon: "sparkle", look: "quiet", onclick: surpriseMe });
-  const upload = button({ name: "Add a picture", icon: "image", look: "quiet", onclick: pick });
-  const settings = createSettings(config, change_);
-  const summary = el("span.muted");
-  const fold = el("details.settings", {}, el("summary", {}, icon("chevronRight"), el("span", { text: "Settings" }), summary), settings.element);
-
-  const foot = el("div.composer-foot", {}, el("div.row", {}, upload, surprise), el("div.row.end", {}, count, submitter));
-  const box = el("div.composer-box", {}, attached, prompt, promptError, pair, extra, foot);
-  const element = el("form.composer", { novalidate: true, autocomplete: "off" }, box, failure, fold);
-  place.append(element);
-
-  function change_(name, value) {
-    form = { ...form, [name]: value };
-    keepForm(form);
-    forgive(name);
-    show();
+/** A slider that belongs to one task, and what its place means in words. */
+class Slider {
+  constructor(name, label, limits, words, onInput) {
+    Object.assign(this, { name, words });
+    this.input = el("input", { type: "range", ...limits, oninput: () => onInput(name, this.input.value) });
+    this.element = field(name, label, this.input);
+    this.hint = this.element.querySelector(".hint");
   }
 
-  function show() {
-    const task = taskOf(form);
-    if (prompt.value !== form.prompt) prompt.value = form.prompt;
-    for (const [input, name] of [[old, "old"], [fresh, "new"], [strength, "strength"], [frames, "frames"]]) {
-      if (input.value !== form[name]) input.value = form[name];
+  show(form, there) {
+    this.element.hidden = !there;
+    this.input.value = form[this.name];
+    this.hint.textContent = this.words(form);
+  }
+}
+
+const percent = (value) => `${Math.round(Number(value) * 100)} %`;
+
+export class Composer {
+  #given;
+  #form;
+  #sending = machine("idle", { idle: { send: "sending" }, sending: { sent: "idle", refused: "idle" } });
+
+  /**
+   * @param {HTMLElement} place
+   * @param {object} given
+   * @param {import("./api.js").ServerConfig} given.config
+   * @param {(request: any) => Promise<string>} given.submit
+   * @param {() => void} given.add asks for a picture
+   * @param {(image: string) => void} given.edit
+   */
+  constructor(place, given) {
+    this.#given = given;
+    this.#form = this.#served(readForm());
+    this.#build(place);
+    this.#listen();
+    this.#show();
+  }
+
+  /** A form that this server can do. */
+  #served(form) {
+    const { config } = this.#given;
+    const n = String(Math.min(Number(form.n) || 4, config.max_n));
+    return { ...form, n, model: config.models.includes(form.model) ? form.model : "" };
+  }
+
+  #build(place) {
+    const { config, add, edit } = this.#given;
+    const set = (name, value) => this.set(name, value);
+    this.tokens = new TokenNote("prompt");
+    this.prompt = el("textarea.prompt", { id: "prompt", name: "prompt", rows: 1, autocomplete: "off", "aria-label": "Prompt", "aria-describedby": `prompt-count ${this.tokens.described} error-prompt` });
+    this.letters = el("span.count", { id: "prompt-count" });
+    this.pair = this.#words(set);
+    this.sliders = {
+      image_to_image: new Slider("strength", "How much may change", { min: 0.05, max: 1, step: 0.05 }, ({ strength }) => percent(strength), set),
+      interpolate: new Slider("frames", "Frames, ends included", { min: 3, max: 32, step: 1 }, ({ frames }) => `${frames} frames`, set),
+      text_diff: new Slider("theta", "How far to go", { min: 0.05, max: 0.5, step: 0.01 }, ({ theta, n }) => (n === "1" ? `at ${theta}` : `${n} pictures, up to ${theta}`), set),
+    };
+    this.attached = new Attached(config.tasks, { task: (task) => set("task", task), images: (images) => this.#setImages(images), edit, add });
+    this.failure = el("p.composer-error", { id: "composer-error", role: "alert" });
+    this.submitter = el("button.primary.submit", { type: "submit", "aria-keyshortcuts": "Control+Enter", title: "Ctrl+Enter" });
+    this.surprise = button({ name: "Surprise me", icon: "sparkle", look: "quiet", onclick: () => this.#surpriseMe() });
+    this.settings = createSettings(config, set);
+    this.summary = el("span.muted");
+    this.fold = el("details.settings", {}, el("summary", {}, icon("chevronRight"), el("span", { text: "Settings" }), this.summary), this.settings.element);
+    const upload = button({ name: "Add a picture", icon: "image", look: "quiet", onclick: add });
+    const extra = el("div.extra", {}, ...Object.values(this.sliders).map((slider) => slider.element));
+    const foot = el("div.composer-foot", {}, el("div.row", {}, upload, this.surprise), el("div.row.end", {}, this.letters, this.tokens.count, this.submitter));
+    const promptError = el("p.field-error", { id: "error-prompt", role: "alert" });
+    this.box = el("div.composer-box", {}, this.attached.element, this.prompt, this.tokens.read, this.tokens.cut, promptError, this.pair.element, extra, foot);
+    this.element = el("form.composer", { novalidate: true, autocomplete: "off" }, this.box, this.failure, this.fold);
+    place.append(this.element);
+  }
+
+  /** The two descriptions of a change by words. */
+  #words(set) {
+    const typed = (name, placeholder) => el("input", { type: "text", autocomplete: "off", placeholder, oninput: (event) => set(name, event.target.value) });
+    const inputs = { old: typed("old", "a photo of a cat"), new: typed("new", "an anime drawing of a super saiyan cat") };
+    const fields = { old: field("old", "What it shows now", inputs.old), new: field("new", "What it should show", inputs.new) };
+    const notes = { old: new TokenNote("old"), new: new TokenNote("new") };
+    for (const [name, note] of Object.entries(notes)) {
+      inputs[name].setAttribute("aria-describedby", `${note.described} ${inputs[name].getAttribute("aria-describedby")}`);
+      inputs[name].after(note.read, note.cut);
     }
-    prompt.hidden = !["generate", "image_to_image"].includes(task);
-    prompt.placeholder = task === "generate" ? "Describe a picture" : "Describe what the picture should become";
-    pair.hidden = task !== "text_diff";
-    change.hidden = task !== "image_to_image";
-    length.hidden = task !== "interpolate";
-    extra.hidden = change.hidden && length.hidden;
-    change.querySelector(".hint").textContent = `${Math.round(Number(form.strength) * 100)} %`;
-    length.querySelector(".hint").textContent = `${form.frames} frames`;
-    const used = lengthOf(form.prompt);
-    count.textContent = !prompt.hidden && used > config.prompt_limit * 0.8 ? `${used} of ${config.prompt_limit}` : "";
-    count.classList.toggle("over", used > config.prompt_limit);
-    surprise.hidden = task !== "generate";
-    submitter.textContent = sending.state === "sending" ? "Sending…" : SENDS[task];
-    submitter.disabled = sending.state === "sending" || (!prompt.hidden && used > config.prompt_limit);
-    summary.textContent = summaryOf(form);
-    settings.show(form);
-    showAttached();
-    grow();
+    return { element: el("div.pair", {}, fields.old, fields.new), inputs, notes };
   }
 
-  function showAttached() {
-    const key = `${form.images.join()}|${form.task}`;
-    if (attached.dataset.key === key) return;
-    const had = attached.contains(document.activeElement) ? document.activeElement.id : null;
-    attached.dataset.key = key;
-    attached.hidden = form.images.length === 0;
-    const pictures = form.images.map((image, index) => {
-      const remove = button({ name: `Take picture ${index + 1} out`, icon: "close", label: false, look: "quiet", onclick: () => detach(index) });
-      return el("div.attached-picture", {}, picture(image, { alt: `Picture ${index + 1}`, lazy: false }), remove);
-    });
-    const modes = el("div.modes", { role: "radiogroup", "aria-label": "What to make of the picture" });
-    if (form.images.length === 1) {
-      for (const [value, text] of Object.entries(MODES).filter(([value]) => config.tasks.includes(value))) {
-        const input = el("input.unseen", { type: "radio", name: "task", value, id: `task-${value}`, checked: form.task === value, onchange: () => change_("task", value) });
-        modes.append(input, el("label", { for: input.id, text }));
+  #listen() {
+    this.#sending.onChange(() => this.#show());
+    this.prompt.addEventListener("input", () => this.set("prompt", this.prompt.value));
+    this.element.addEventListener("submit", (event) => (event.preventDefault(), this.send()));
+    this.element.addEventListener("keydown", (event) => {
+      if (event.key !== "Enter" || event.isComposing || event.shiftKey) return;
+      if (event.ctrlKey || event.metaKey || event.target === this.prompt) {
+        event.preventDefault();
+        this.send();
       }
-      modes.append(button({ name: "Edit", icon: "edit", look: "quiet", onclick: () => edit(form.images[0]) }));
-    } else if (form.images.length > 1) modes.replaceChildren();
-    const note = form.images.length > 1 ? el("p.muted", { text: "The pictures between these, in this order. Add more to go on." }) : null;
-    attached.replaceChildren(el("div.attached-row", {}, ...pictures), note ?? modes);
-    if (had) document.getElementById(had)?.focus();
+    });
+  }
+
+  #show() {
+    const form = this.#form;
+    const task = taskOf(form);
+    const prompted = PROMPTED.includes(task);
+    if (this.prompt.value !== form.prompt) this.prompt.value = form.prompt;
+    this.prompt.hidden = !prompted;
+    this.prompt.placeholder = task === "generate" ? "Describe a picture" : "Describe what the picture should become";
+    for (const [name, input] of Object.entries(this.pair.inputs)) if (input.value !== form[name]) input.value = form[name];
+    this.pair.element.hidden = task !== "text_diff";
+    for (const [of, slider] of Object.entries(this.sliders)) slider.show(form, of === task);
+    const over = this.#countLetters(prompted ? form.prompt : "");
+    this.tokens.show(prompted ? form.prompt : "", form);
+    for (const [name, note] of Object.entries(this.pair.notes)) note.show(task === "text_diff" ? form[name] : "", form);
+    const busy = this.#sending.state === "sending";
+    this.surprise.hidden = task !== "generate";
+    this.submitter.textContent = busy ? "Sending…" : SENDS[task];
+    this.submitter.disabled = busy || over;
+    this.summary.textContent = summaryOf(form);
+    this.settings.show(form, task);
+    this.attached.show(form);
+    this.#grow();
+  }
+
+  /** Tells how long a prompt is once that matters. @returns {boolean} whether it is too long for the server */
+  #countLetters(prompt) {
+    const limit = this.#given.config.prompt_limit;
+    const used = lengthOf(prompt);
+    this.letters.textContent = used > limit * 0.8 ? `${used} of ${limit} letters` : "";
+    this.letters.classList.toggle("over", used > limit);
+    return used > limit;
   }
 
   /** As high as its words; the browser's own field-sizing where it has it. */
-  function grow() {
+  #grow() {
     if (CSS.supports("field-sizing", "content")) return;
-    prompt.style.height = "auto";
-    prompt.style.height = `${prompt.scrollHeight}px`;
+    this.prompt.style.height = "auto";
+    this.prompt.style.height = `${this.prompt.scrollHeight}px`;
   }
 
-  function detach(index) {
-    change_("images", form.images.filter((_, other) => other !== index));
-    (form.images.length ? attached.querySelector("button") : prompt).focus();
+  #setImages(images) {
+    this.set("images", images);
+    if (!this.element.contains(document.activeElement)) (images.length ? this.attached.element.querySelector("button") : this.prompt).focus();
   }
 
   /** Tells a failure where it happened: at its field, or under the box. */
-  function fail(message, param) {
-    const at = param && element.querySelector(`#error-${CSS.escape(param)}`);
-    (at ?? failure).textContent = message;
+  fail(message, param) {
+    const at = param && this.element.querySelector(`#error-${CSS.escape(param)}`);
+    (at ?? this.failure).textContent = message;
     if (!at) return;
-    if (fold.contains(at)) fold.open = true;
-    const input = element.querySelector(`[name="${CSS.escape(param)}"]`);
+    if (this.fold.contains(at)) this.fold.open = true;
+    const input = this.element.querySelector(`[name="${CSS.escape(param)}"]`);
     input?.setAttribute("aria-invalid", "true");
     input?.focus();
   }
 
-  function forgive(name) {
-    failure.textContent = "";
-    for (const error of element.querySelectorAll(name ? `#error-${CSS.escape(name)}` : ".field-error")) error.textContent = "";
-    for (const input of element.querySelectorAll("[aria-invalid]")) if (!name || input.name === name) input.removeAttribute("aria-invalid");
+  #forgive(name) {
+    this.failure.textContent = "";
+    for (const error of this.element.querySelectorAll(name ? `#error-${CSS.escape(name)}` : ".field-error")) error.textContent = "";
+    for (const input of this.element.querySelectorAll("[aria-invalid]")) if (!name || input.name === name) input.removeAttribute("aria-invalid");
   }
 
-  async function send() {
-    if (!sending.can("send")) return;
-    forgive();
-    const lack = missing(form);
-    if (lack) return fail(lack.message, lack.field);
-    sending.send("send");
+  async #surpriseMe() {
     try {
-      await submit(requestOf(form));
-      sending.send("sent");
+      this.set("prompt", (await api.surprise()).prompt);
+      this.prompt.focus();
+    } catch (error) {
+      this.fail(error.message);
+    }
+  }
+
+  /** @returns {import("./form.js").Form} */
+  get form() {
+    return this.#form;
+  }
+
+  set(name, value) {
+    this.#form = { ...this.#form, [name]: value };
+    keepForm(this.#form);
+    this.#forgive(name);
+    this.#show();
+  }
+
+  async send() {
+    if (!this.#sending.can("send")) return;
+    this.#forgive();
+    const lack = missing(this.#form);
+    if (lack) return this.fail(lack.message, lack.field);
+    this.#sending.send("send");
+    try {
+      await this.#given.submit(requestOf(this.#form));
+      this.#sending.send("sent");
       announce("Sent.");
     } catch (error) {
-      sending.send("refused");
-      show();
-      fail(error.message, error.param);
+      this.#sending.send("refused");
+      this.fail(error.message, error.param);
     }
   }
 
-  async function surpriseMe() {
-    try {
-      change_("prompt", (await api.surprise()).prompt);
-      prompt.focus();
-    } catch (error) {
-      fail(error.message);
-    }
+  focus() {
+    (this.prompt.hidden ? this.submitter : this.prompt).focus();
   }
 
-  sending.onChange(show);
-  prompt.addEventListener("input", () => change_("prompt", prompt.value));
-  old.addEventListener("input", () => change_("old", old.value));
-  fresh.addEventListener("input", () => change_("new", fresh.value));
-  strength.addEventListener("input", () => change_("strength", strength.value));
-  frames.addEventListener("input", () => change_("frames", frames.value));
-  element.addEventListener("submit", (event) => (event.preventDefault(), send()));
-  element.addEventListener("keydown", (event) => {
-    if (event.key !== "Enter" || event.isComposing || event.shiftKey) return;
-    if (event.ctrlKey || event.metaKey || event.target === prompt) {
-      event.preventDefault();
-      send();
-    }
-  });
-  show();
+  /** Puts a picture into the box, as the last of those that are there. */
+  attach(image) {
+    const { images } = this.#form;
+    if (images.includes(image)) return;
+    if (images.length === MOST_PICTURES) return this.fail(`${MOST_PICTURES} pictures are the most.`);
+    this.set("images", [...images, image]);
+    announce("The picture is in the prompt box.");
+  }
 
-  return {
-    /** @returns {import("./form.js").Form} */
-    form: () => form,
-    focus: () => (prompt.hidden ? submitter : prompt).focus(),
-    set: change_,
-    fail,
-    send,
-    /** Puts a picture into the box, as the last of those that are there. */
-    attach(image) {
-      if (form.images.includes(image)) return;
-      if (form.images.length === MOST_PICTURES) return fail(`${MOST_PICTURES} pictures are the most.`);
-      change_("images", [...form.images, image]);
-      announce("The picture is in the prompt box.");
-    },
-    /** Takes everything of a request into the form. */
-    reuse(request) {
-      form = { ...EMPTY, ...formOf(request) };
-      if (!config.models.includes(form.model)) form.model = "";
-      keepForm(form);
-      forgive();
-      show();
-      fold.open = true;
-    },
-  };
+  /** Takes everything of a request into the form. */
+  reuse(request) {
+    this.#form = this.#served({ ...EMPTY, ...formOf(request) });
+    keepForm(this.#form);
+    this.#forgive();
+    this.#show();
+    this.fold.open = true;
+  }
 }

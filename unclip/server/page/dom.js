@@ -28,8 +28,10 @@ const SVG = "http://www.w3.org/2000/svg";
 /** Drawn on a 20 x 20 grid with a 1.5 px pen. */
 const DRAWINGS = {
   brush: "M4 16c3 .5 4.5-1 4.5-3M8 12l7-8.500c1-1 2.5.5 1.5 1.500L9.5 13.5",
+  chevronDown: "M4 7.500l6 6 6-6",
   chevronLeft: "M12 4l-6 6 6 6",
   chevronRight: "M8 4l6 6-6 6",
+  chevronUp: "M4 12.500l6-6 6 6",
   close: "M5 5l10 10M15 5L5 15",
   check: "M4 10.500l4 4 8-9",
   dice: "M4 4h12v12H4zM7.5 7.500v.01M12.5 7.500v.01M10 10v.01M7.5 12.500v.01M12.5 12.500v.01",
@@ -39,6 +41,7 @@ const DRAWINGS = {
   fit: "M4 8V4h4M12 4h4v4M16 12v4h-4M8 16H4v-4",
   folder: "M3 5.500h5l1.5 2H17v8.500H3z",
   frame: "M6 2v16M14 2v16M2 6h16M2 14h16",
+  grip: "M7.5 5v.01M12.5 5v.01M7.5 10v.01M12.5 10v.01M7.5 15v.01M12.5 15v.01",
   hand: "M6.5 10V5.500a1 1 0 0 1 2 0V9 4a1 1 0 0 1 2 0v5-4.500a1 1 0 0 1 2 0V9.5 6.500a1 1 0 0 1 2 0V12c0 3-2 5-4.5 5-2 0-3-1-4-2.500L4 11.500c-.5-1 .8-2 1.5-1z",
   help: "M7.5 7.500a2.5 2.5 0 1 1 3.5 2.500c-.7.4-1 .8-1 1.700M10 14.500v.01",
   image: "M3 4h14v12H3zM3 13l4-4 4 4 2-2 4 4M13 7.500v.01",
@@ -50,7 +53,11 @@ const DRAWINGS = {
   plus: "M10 4v12M4 10h12",
   redo: "M13 4l4 4-4 4M17 8H8a4.5 4.5 0 0 0 0 9h3",
   retry: "M16 5v4h-4M15.5 9A6 6 0 1 0 16 12",
+  search: "M9 3.500a5.5 5.5 0 1 0 0 11 5.5 5.5 0 0 0 0-11zM13 13l4 4",
   sparkle: "M10 3l1.5 5.500L17 10l-5.5 1.500L10 17l-1.5-5.500L3 10l5.5-1.500z",
+  share: "M10 3v9M6.5 6L10 2.500 13.5 6M6 9H4.500v8h11V9H14",
+  swap: "M4 7h11M12 4l3 3-3 3M16 13H5M8 10l-3 3 3 3",
+  tune: "M3 6h7M14 6h3M3 14h3M10 14h7M10 6a2 2 0 1 0 4 0 2 2 0 0 0-4 0zM6 14a2 2 0 1 0 4 0 2 2 0 0 0-4 0z",
   trash: "M4 6h12M8 6V4h4v2M5.5 6l.8 10.500h7.400L14.5 6",
   undo: "M7 4L3 8l4 4M3 8h9a4.5 4.5 0 0 1 0 9H9",
   upload: "M10 14V4M6 7.500l4-4 4 4M4 16.500h12",
@@ -71,6 +78,9 @@ export function icon(name) {
   return svg;
 }
 
+const SPOKEN = { Ctrl: "Control", Esc: "Escape", "←": "ArrowLeft", "→": "ArrowRight", "+": "Plus" };
+const shortcut = (key) => SPOKEN[key] ?? key.split("+").map((part) => SPOKEN[part] ?? part).join("+");
+
 /**
  * A button with an icon; without `label` beside it the name is told to a screen reader and shown as a tip.
  * @param {{name: string, icon?: keyof typeof DRAWINGS, label?: boolean, look?: string, key?: string, onclick: (event: MouseEvent) => void}} given
@@ -81,8 +91,14 @@ export function button({ name, icon: drawing, label = true, look = "", key, oncl
   if (label) made.append(el("span", { text: name }));
   made.setAttribute("aria-label", name);
   if (!label || key) made.title = key ? `${name} (${key})` : name;
-  if (key) made.setAttribute("aria-keyshortcuts", key.replace("Ctrl+", "Control+"));
+  if (key) made.setAttribute("aria-keyshortcuts", shortcut(key));
   return made;
+}
+
+/** A switch, its label and what it means. @param {{id: string, name: string, label: string, hint: string, onchange: (on: boolean) => void}} given */
+export function toggle({ id, name, label, hint, onchange }) {
+  const box = el("input", { type: "checkbox", id, name, role: "switch", "aria-describedby": `${id}-hint`, onchange: () => onchange(box.checked) });
+  return { box, element: el("div.switch", {}, box, el("label", { for: id, text: label }), el("p.hint", { id: `${id}-hint`, text: hint })) };
 }
 
 /** Tells a screen reader something that is seen elsewhere. */

@@ -1,84 +1,104 @@
-/** The frames between pictures, one under a slider: dragged, stepped with the arrows, or played to and fro. */
+/** The pictures along a way, one under a slider: dragged, stepped with the arrows, or played to and fro. */
 
 import { button, calm, el, icon } from "./dom.js";
 import { growing, picture } from "./pictures.js";
 
 const FRAME = 120; // ms
 
-/** @param {string} title @param {(image: string) => void} open */
-export function flipbook(title, open) {
-  const stage = el("button.flip-stage", { type: "button", "aria-label": `Open this frame: ${title}` });
-  const frames = el("div.flip-frames");
-  const slider = el("input", { type: "range", min: 0, max: 1, value: 0, step: 1, "aria-label": `Frame of ${title}` });
-  const grown = growing();
-  const images = new Map();
-  let slots = [];
-  let running = false;
-  let timer = null;
-  let way = 1;
+class Flipbook {
+  #open;
+  #slots = [];
+  #running = false;
+  #images = new Map(); // index -> the large picture, once it was shown
+  #grown = growing();
+  #timer = null;
+  #way = 1;
 
-  function show(index) {
-    const slot = slots[index];
-    slider.value = String(index);
-    slider.setAttribute("aria-valuetext", `Frame ${index + 1} of ${slots.length}`);
-    stage.disabled = !slot.image;
-    [...frames.children].forEach((frame, other) => frame.toggleAttribute("data-shown", other === index));
-    grown.element.hidden = Boolean(slot.image);
-    for (const [other, image] of images) image.hidden = other !== index;
-    if (slot.image && !images.has(index)) {
+  /** @param {string} title @param {(image: string) => void} open */
+  constructor(title, open) {
+    this.#open = open;
+    this.stage = el("button.flip-stage", { type: "button", "aria-label": `Open this frame: ${title}`, onclick: () => this.#open(this.#slots[this.#index].image) }, this.#grown.element);
+    this.frames = el("div.flip-frames");
+    this.slider = el("input", { type: "range", min: 0, max: 1, value: 0, step: 1, "aria-label": `Frame of ${title}`, oninput: () => (this.#stop(), this.#show(this.#index)) });
+    this.player = button({ name: "Play", icon: "play", label: false, look: "quiet", onclick: () => (this.#timer ? this.#stop() : this.#play()) });
+    this.place = el("output.flip-place", { "aria-hidden": "true" }); // the slider says it too
+    const bar = el("div.flip-bar", {}, this.player, this.slider, this.place);
+    this.element = el("div.flip", {}, el("div.flip-one", {}, this.stage, bar), this.frames);
+  }
+
+  get #index() {
+    return Number(this.slider.value);
+  }
+
+  #show(index) {
+    const slot = this.#slots[index];
+    this.slider.value = String(index);
+    const place = `${index + 1} of ${this.#slots.length}`;
+    this.slider.setAttribute("aria-valuetext", `Frame ${place}`);
+    this.place.textContent = place;
+    this.stage.disabled = !slot.image;
+    [...this.frames.children].forEach((frame, other) => frame.toggleAttribute("data-shown", other === index));
+    this.#grown.element.hidden = Boolean(slot.image);
+    for (const [other, image] of this.#images) image.hidden = other !== index;
+    if (slot.image && !this.#images.has(index)) {
       const made = picture(slot.image, { lazy: false });
-      images.set(index, made);
-      stage.append(made);
+      this.#images.set(index, made);
+      this.stage.append(made);
     }
-    if (!slot.image) grown.update(slot, running);
+    if (!slot.image) this.#grown.update(slot, this.#running);
   }
 
-  function stop() {
-    clearInterval(timer);
-    timer = null;
-    player.replaceChildren(icon("play"));
-    player.setAttribute("aria-label", "Play");
+  #label(name) {
+    this.player.replaceChildren(icon(name.toLowerCase()));
+    this.player.setAttribute("aria-label", name);
+    this.player.title = name;
   }
 
-  function play() {
-    slots.forEach((_, index) => show(index)); // loads them all
-    timer = setInterval(() => {
-      const next = Number(slider.value) + way;
-      if (next < 0 || next >= slots.length) way = -way;
-      if (!stage.isConnected) stop();
-      else show(Math.min(slots.length - 1, Math.max(0, Number(slider.value) + way)));
-    }, calm() ? FRAME * 4 : FRAME);
-    player.replaceChildren(icon("pause"));
-    player.setAttribute("aria-label", "Pause");
+  #stop() {
+    clearInterval(this.#timer);
+    this.#timer = null;
+    this.#label("Play");
+  }
+
+  #play() {
+    const now = this.#index;
+    this.#slots.forEach((_, index) => this.#show(index)); // loads them all
+    this.#show(now);
+    this.#timer = setInterval(() => this.#turn(), calm() ? FRAME * 4 : FRAME);
+    this.#label("Pause");
+  }
+
+  #turn() {
+    if (!this.stage.isConnected) return this.#stop();
+    const last = this.#slots.length - 1;
+    if (this.#index + this.#way < 0 || this.#index + this.#way > last) this.#way = -this.#way;
+    this.#show(Math.min(last, Math.max(0, this.#index + this.#way)));
   }
 
   /** A small picture of each frame, to go there at once. */
-  function line(index) {
-    const frame = frames.children[index] ?? frames.appendChild(el("button.flip-frame", { type: "button", "aria-label": `Frame ${index + 1}`, onclick: () => (stop(), show(index)) }));
-    const { image } = slots[index];
+  #line(index) {
+    const made = () => el("button.flip-frame", { type: "button", "aria-label": `Frame ${index + 1}`, onclick: () => (this.#stop(), this.#show(index)) });
+    const frame = this.frames.children[index] ?? this.frames.appendChild(made());
+    const { image } = this.#slots[index];
     frame.disabled = !image;
-    if (frame.dataset.shows === image) return;
+    if (frame.dataset.shows === (image ?? "")) return;
     frame.dataset.shows = image ?? "";
     frame.replaceChildren(...(image ? [picture(image)] : []));
   }
 
-  const player = button({ name: "Play", icon: "play", label: false, look: "quiet", onclick: () => (timer ? stop() : play()) });
-  slider.addEventListener("input", () => (stop(), show(Number(slider.value))));
-  stage.addEventListener("click", () => open(slots[Number(slider.value)].image));
-  stage.append(grown.element);
-
-  return {
-    element: el("div.flip", {}, el("div.flip-one", {}, stage, el("div.flip-bar", {}, player, slider)), frames),
-    /** @param {import("./state.js").JobRecord} record */
-    update({ job, slots: now }) {
-      slots = now;
-      running = job.state === "running";
-      slider.max = String(now.length - 1);
-      now.forEach((_, each) => line(each));
-      const index = Math.min(Number(slider.value), now.length - 1);
-      // While frames are made, the newest one is shown, until somebody takes the slider.
-      const newest = now.findLastIndex((slot) => slot.image || slot.preview);
-      show(running && document.activeElement !== slider && newest >= 0 ? newest : index);
-    },
-  };
+  /** @param {import("./state.js").JobRecord} record */
+  update({ job, slots }) {
+    this.#slots = slots;
+    this.#running = job.state === "running";
+    this.slider.max = String(slots.length - 1);
+    this.player.disabled = slots.filter((slot) => slot.image).length < 2;
+    slots.forEach((_, index) => this.#line(index));
+    // While frames are made, the newest one is shown, until somebody takes the slider.
+    const newest = slots.findLastIndex((slot) => slot.image || slot.preview);
+    const follows = this.#running && !this.#timer && document.activeElement !== this.slider && newest >= 0;
+    this.#show(follows ? newest : Math.min(this.#index, slots.length - 1));
+  }
 }
+
+/** @param {string} title @param {(image: string) => void} open */
+export const flipbook = (title, open) => new Flipbook(title, open);

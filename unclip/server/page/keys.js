@@ -3,7 +3,7 @@
 import { el, button } from "./dom.js";
 
 const SHEET = {
-  Anywhere: [["/", "Go to the prompt"], ["Ctrl Enter", "Generate"], ["Esc", "Close, or stop what the editor makes"], ["?", "This list"]],
+  Anywhere: [["/", "Go to the prompt"], ["Ctrl Enter", "Generate"], ["Ctrl V", "Bring in a picture"], ["Esc", "Close, or stop what the editor makes"], ["?", "This list"]],
   History: [["PageUp PageDown", "Previous, next job"], ["Enter", "Open the picture"]],
   Picture: [["← →", "Neighbours"], ["V", "Variations"], ["E", "Edit"], ["D", "Download"], ["R", "Reuse settings"], ["C", "Add to a collection"], ["Delete", "Delete"]],
   Editor: [
@@ -13,11 +13,13 @@ const SHEET = {
   ],
 };
 
+const SEARCH = { Search: [["Enter", "Look for it"], ["← →", "Neighbours of an open result"], ["M", "More like this"], ["V", "Variations"], ["E", "Edit"]] };
+
 const writing = (target) => target.closest?.("input:not([type=radio]):not([type=checkbox]):not([type=range]), textarea, select, [contenteditable]");
 
-/** @param {{toPrompt: () => void}} actions @returns {() => void} shows the sheet */
-export function createKeys({ toPrompt }) {
-  const groups = Object.entries(SHEET).map(([name, rows]) => el(
+/** @param {{toPrompt: () => void, searches: boolean}} given @returns {() => void} shows the sheet */
+export function createKeys({ toPrompt, searches }) {
+  const groups = Object.entries({ ...SHEET, ...(searches ? SEARCH : {}) }).map(([name, rows]) => el(
     "section",
     {},
     el("h3", { text: name }),

@@ -35,13 +35,20 @@ async function fill(image, url) {
 }
 
 /**
+ * A stored picture.
  * @param {string} id
  * @param {{alt?: string, full?: boolean, lazy?: boolean}} [given] full: not the thumb
  * @returns {HTMLImageElement}
  */
-export function picture(id, { alt = "", full = false, lazy = true } = {}) {
-  const url = full ? imageUrl(id) : thumbUrl(id);
-  const made = el("img", { alt, decoding: "async", draggable: "false", "data-image": id });
+export const picture = (id, { full = false, ...how } = {}) => pictureAt(full ? imageUrl(id) : thumbUrl(id), { ...how, image: id });
+
+/**
+ * @param {string} url
+ * @param {{alt?: string, lazy?: boolean, image?: string}} [given] image: its id, which makes it one that can be dragged
+ * @returns {HTMLImageElement}
+ */
+export function pictureAt(url, { alt = "", lazy = true, image = undefined } = {}) {
+  const made = el("img", { alt, decoding: "async", "data-image": image });
   made.addEventListener("error", () => made.classList.add("gone"), { once: true });
   if (lazy) made.loading = "lazy";
   if (!hasKey()) made.src = url;

@@ -46,10 +46,13 @@ export const isOver = (state) => JOB_MOVES[state].length === 1;
 
 /**
  * @typedef {{id: string, request: any, state: string, created: number, started: number | null, finished: number | null,
- *   error: string | null, images: (string | null)[], progress: number, attempts: number}} Job
- * @typedef {{fraction: number, stage: string, preview: string | null, image: string | null}} Slot
- * @typedef {{job: Job, slots: Slot[], position: number | null, eta: number | null, lastEvent: number, asked: string | null,
- *   failure: string | null}} JobRecord what the page knows of a job; `asked` is "cancel" while the server has not answered that
+ *   error: string | null, detail: string | null, images: (string | null)[], dropped: number[], progress: number, attempts: number,
+ *   position: number | null, eta_seconds: number | null}} Job
+ * @typedef {{fraction: number, stage: string, preview: string | null, image: string | null, dropped: boolean}} Slot
+ * @typedef {{job: Job, slots: Slot[], position: number | null, due: number | null, begun: {at: number, fraction: number} | null,
+ *   lastEvent: number, asked: string | null, failure: string | null}} JobRecord what the page knows of a job: `position` in the
+ *   queue, 0 is next; `due`, when it should be done, in ms as of Date.now(); `begun`, where it stood when the page first saw it
+ *   move; `asked` is "cancel" while the server has not answered that
  */
 
 /** @param {Job} job @param {JobRecord} [old] @returns {JobRecord} the server's word, with the previews that we already have */
@@ -59,9 +62,23 @@ export function recordOf(job, old) {
     stage: old?.slots[index]?.stage ?? "",
     preview: old?.slots[index]?.preview ?? null,
     image,
+    dropped: job.dropped?.includes(index) ?? false,
   }));
-  const kept = { position: old?.position ?? null, eta: old?.eta ?? null, lastEvent: old?.lastEvent ?? 0 };
-  return { job, slots, ...kept, asked: isOver(job.state) ? null : old?.asked ?? null, failure: old?.failure ?? null };
+  const queued = job.state === "queued" ? placeOf(job) : { position: null, due: null };
+  const kept = { begun: old?.begun ?? null, lastEvent: old?.lastEvent ?? 0 };
+  return { job, slots, ...queued, ...kept, asked: isOver(job.state) ? null : old?.asked ?? null, failure: old?.failure ?? null };
+}
+
+const placeOf = ({ position = null, eta_seconds: eta }) => ({ position, due: eta ? Date.now() + eta * 1000 : null });
+
+const SETTLED = 500; // ms until all of a job has been told that was known before
+const WARM = 3000; // ms of work until its pace says something of the rest
+
+/** When a running job should be done, from how it has come on since the page saw it: ms as of Date.now(), null while that says little. */
+function dueOf(begun, fraction) {
+  const spent = Date.now() - begun.at;
+  if (spent < WARM || fraction - begun.fraction < 0.02) return null;
+  return Date.now() + (spent * (1 - fraction)) / (fraction - begun.fraction);
 }
 
 /**
@@ -74,10 +91,9 @@ export function recordOf(job, old) {
 export function afterEvent(record, kind, data) {
   if (kind === "state") {
     if (!JOB_MOVES[record.job.state].includes(data.state)) return null;
-    const job = { ...record.job, state: data.state, error: data.error ?? null };
+    const job = { ...record.job, state: data.state, error: data.error ?? null, detail: data.detail ?? null };
     if (data.state === "running" && !job.started) job.started = Date.now() / 1000;
-    const waiting = { position: data.position ?? null, eta: data.eta_seconds ?? null };
-    return { ...record, job, ...waiting, asked: isOver(data.state) ? null : record.asked };
+    return { ...record, job, ...placeOf(data), asked: isOver(data.state) ? null : record.asked };
   }
   if (!(data.slot in record.slots)) return null;
   const slots = record.slots.slice();
@@ -85,7 +101,11 @@ export function afterEvent(record, kind, data) {
   slots[data.slot] = slot;
   if (kind === "progress" && !slot.image) Object.assign(slot, { stage: data.stage, fraction: data.fraction });
   if (kind === "preview" && !slot.image) slot.preview = `data:image/png;base64,${data.png}`;
-  if (kind !== "image") return { ...record, slots };
+  if (kind === "dropped") {
+    Object.assign(slot, { dropped: true, preview: null });
+    return { ...record, slots, begun: null, due: null };
+  }
+  if (kind !== "image") return cameOn({ ...record, slots });
   Object.assign(slot, { image: data.image, fraction: 1, preview: null });
   const images = record.job.images.slice();
   images[data.slot] = data.image;
@@ -93,4 +113,14 @@ export function afterEvent(record, kind, data) {
 }
 
 /** How much of the whole job is done, 0 to 1. */
-export const fractionOf = (record) => record.slots.reduce((sum, slot) => sum + slot.fraction, 0) / Math.max(1, record.slots.length);
+export function fractionOf({ slots }) {
+  const wanted = slots.filter((slot) => !slot.dropped);
+  return wanted.reduce((sum, slot) => sum + slot.fraction, 0) / Math.max(1, wanted.length);
+}
+
+function cameOn(record) {
+  const fraction = fractionOf(record);
+  const at = record.begun?.at ?? Date.now();
+  const begun = Date.now() - at > SETTLED ? record.begun : { at, fraction }; // after a reload it is told of one slot at a time
+  return { ...record, begun, due: dueOf(begun, fraction) };
+}

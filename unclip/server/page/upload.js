@@ -1,4 +1,4 @@
-/** Pictures that come in: by the button, dropped on the page, or pasted. Each is made upright and not too large before it goes. */
+/** Pictures that come in: by the file picker, dropped on the page, or pasted. Each is made upright and not too large before it goes. */
 
 import { api, ApiError } from "./api.js";
 import { el } from "./dom.js";
@@ -27,30 +27,12 @@ const picturesOf = (items) => [...(items ?? [])].filter((file) => file.type.star
  * @param {(files: File[]) => void} take
  * @returns {() => void} opens the file picker
  */
-export function createUpload(take) {
+export function createPicker(take) {
   const input = el("input", { type: "file", accept: KINDS.join(), multiple: true, hidden: true, "aria-label": "Pictures from this computer" });
-  const veil = el("div.drop-veil", { hidden: true, "aria-hidden": "true" }, el("p", { text: "Drop the picture anywhere" }));
-  document.body.append(input, veil);
+  document.body.append(input);
   input.addEventListener("change", () => {
     take([...input.files]);
     input.value = "";
-  });
-
-  let depth = 0;
-  const carries = (event) => event.dataTransfer?.types.includes("Files");
-  const show = (change) => {
-    depth = Math.max(0, depth + change);
-    veil.hidden = depth === 0;
-  };
-  document.addEventListener("dragenter", (event) => carries(event) && (event.preventDefault(), show(1)));
-  document.addEventListener("dragleave", (event) => carries(event) && show(-1));
-  document.addEventListener("dragover", (event) => carries(event) && event.preventDefault());
-  document.addEventListener("drop", (event) => {
-    if (!carries(event)) return;
-    event.preventDefault();
-    show(-depth);
-    const files = [...event.dataTransfer.files];
-    if (files.length) take(files);
   });
   document.addEventListener("paste", (event) => {
     const files = picturesOf(event.clipboardData?.files);

@@ -22,7 +22,11 @@ const ERRORS = {
   internal: "Something went wrong on the server.",
 };
 
-export const errorWords = (key) => ERRORS[key] ?? key ?? ERRORS.internal;
+/** @param {string | null} key @param {string | null} [detail] the server's own words on a refusal */
+export function errorWords(key, detail) {
+  const words = ERRORS[key] ?? key ?? ERRORS.internal;
+  return detail ? `${words.replace(/\.$/, "")}: ${detail.replace(/\.$/, "")}.` : words;
+}
 
 const STAGES = { prior: "Imagining", decoder: "Painting" };
 
@@ -44,20 +48,27 @@ export function stateWords(record) {
   if (record.asked === "cancel") return "Stopping…";
   if (job.state === "queued") {
     const place = record.position === null ? "In the queue" : record.position === 0 ? "Next in the queue" : `${record.position} ahead in the queue`;
-    return record.eta ? `${place}, about ${duration(record.eta)}` : place;
+    return `${place}${soon(record)}`;
   }
   if (job.state === "running") {
     const stage = slots.find((slot) => slot.stage && !slot.image)?.stage;
     const done = made && slots.length > 1 ? `, ${made} of ${slots.length} ready` : "";
-    return `${stage ? stageWords(stage) : "Starting"}${done}`;
+    return `${stage ? stageWords(stage) : "Starting"}${done}${soon(record)}`;
   }
-  if (job.state === "failed") return errorWords(job.error);
+  if (job.state === "failed") return errorWords(job.error, job.detail);
   if (job.state === "cancelled") return made ? `Stopped, ${made} of ${slots.length} kept` : "Stopped";
   return "";
 }
 
+/** ", done in about 3 min", of a job whose end can be told; else nothing. */
+export function soon({ due }) {
+  if (!due) return "";
+  const left = (due - Date.now()) / 1000;
+  return `, done in ${left < 1.5 ? "" : "about "}${duration(left)}`;
+}
+
 export function duration(seconds) {
-  if (seconds < 1) return "a moment";
+  if (seconds < 1.5) return "a moment";
   if (seconds < 90) return `${Math.round(seconds)} s`;
   if (seconds < 5400) return `${Math.round(seconds / 60)} min`;
   return `${Math.round(seconds / 3600)} h`;
@@ -101,6 +112,7 @@ export function settingsOf(request, slot) {
   if (request.size) rows.push(["Size", `${request.size} × ${request.size}`]);
   const named = { steps: "Steps", guidance: "Guidance", prior_steps: "Prior steps", prior_guidance: "Prior guidance", upsampler_steps: "Upsampler steps", eta: "Eta" };
   for (const [key, name] of Object.entries(named)) if (request[key] !== null && request[key] !== undefined) rows.push([name, String(request[key])]);
+  if (request.as_typed) rows.push(["Words", "As typed"]);
   if (request.task === "image_to_image") rows.push(["Change", `${Math.round(request.strength * 100)} %`]);
   if (request.task === "interpolate") rows.push(["Place", `${slot + 1} of ${request.frames}`]);
   if (request.task === "text_diff") rows.push(["From", request.old], ["To", request.new], ["How far", String(request.theta[slot])]);

@@ -2,9 +2,11 @@
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from random import Random
 
 import torch
 from PIL import Image
+from pydantic import Field
 from torch import Tensor
 
 from unclip.config import Config
@@ -13,16 +15,20 @@ from unclip.data.pool import Pool
 from unclip.errors import ConfigError
 from unclip.images import from_pixels, grid, to_images
 from unclip.models.clip import CLIP, CLIPConfig
+from unclip.seeds import mix
 from unclip.tokenizer import Tokenizer
 
 CHOICES = 100  # captions to choose among: right by chance 1 %
 SHOWN = 6  # captions in the preview, each with as many pictures
+NOBODYS = -1  # in place of a caption's number: no picture of the pool has it
 
 
 class ClipData(Config):
     pool: Path
     valid: Path | None = None
     seed: int = 0
+    wrong: int = Field(0, ge=0)
+    """So many of the captions that a sample calls wrong (its meta's `wrong`) stand beside the right one, if it has any."""
 
 
 class ClipObjective:
@@ -44,24 +50,31 @@ class ClipObjective:
         self.tokenizer = tokenizer
         self.module = CLIP(model)
         self.order = Order(len(self.pool), data.seed)
-        distinct = {caption: index for index, caption in enumerate(dict.fromkeys(self.pool.captions))}
-        self._caption = torch.tensor([distinct[caption] for caption in self.pool.captions])
-        self._tokens = tokenizer(list(distinct))
+        self._seed, self._wrong = data.seed, data.wrong
+        self._distinct = {caption: index for index, caption in enumerate(dict.fromkeys(self.pool.captions))}
 
     def prepare(self, say: Callable[[str], object]) -> None:
         return None
 
     def batch(self, positions: Sequence[int]) -> dict[str, Tensor]:
         rows = [self.order(position) for position in positions]
-        caption = self._caption[rows]
-        ids, mask = self._tokens.ids[caption], self._tokens.mask[caption]
+        captions = [self.pool.samples[row]["caption"] for row in rows]
+        for position, row in zip(positions, rows, strict=True):
+            wrong = self.pool.samples[row]["meta"].get("wrong", [])
+            captions += Random(mix(self._seed, position)).sample(wrong, min(self._wrong, len(wrong)))
+        ids, mask, _ = self.tokenizer(captions)
         length = int(mask.sum(1).max())  # columns that are padding in every row cost time and change nothing
-        return {"images": self.pool.pixels(rows), "caption": caption, "ids": ids[:, :length], "mask": mask[:, :length]}
+        return {
+            "images": self.pool.pixels(rows),
+            "caption": torch.tensor([self._distinct.get(caption, NOBODYS) for caption in captions]),
+            "ids": ids[:, :length],
+            "mask": mask[:, :length],
+        }
 
     def loss(self, batch: dict[str, Tensor], generator: torch.Generator) -> tuple[Tensor, dict[str, float | Tensor]]:
         z = self.module.encode_image(batch["images"].movedim(-1, 1).float() / 127.5 - 1)
         text = self.module.encode_text(batch["ids"], batch["mask"])
-        same = batch["caption"][:, None] == batch["caption"]
+        same = batch["caption"][: len(z), None] == batch["caption"]
         loss = self.module.loss(z, text.pooled, same)
         with torch.no_grad():
             best = self.module.logits(z, text.pooled).argmax(dim=1)

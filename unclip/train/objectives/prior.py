@@ -23,20 +23,24 @@ from unclip.stages import SamplingConfig, sample_prior
 
 
 class PriorData(Config):
-    pool: Path
+    pool: Path  # an embedded pool, or an embedded index
     valid: Path | None = None
     clip: str | None = None  # the fingerprint that both pools must have been embedded with
+    unit: bool | None = None  # whether both pools' z have length one, as an index's have; such a prior gives no other z
     seed: int = 0
     drop_text: float = Field(default=0.1, ge=0, le=1)
 
 
 class PriorObjective:
-    """Trains a prior of `model`'s shape on the embedded pool `data.pool`."""
+    """Trains a prior of `model`'s shape on the embedded pool, or index, `data.pool`."""
 
     def __init__(self, model: PriorConfig, diffusion: DiffusionConfig, data: PriorData):
-        self.embedded = Embedded(Pool(data.pool), clip=data.clip)
-        self.valid = None if data.valid is None else Pool(data.valid)
-        self.valid_embedded = None if self.valid is None else Embedded(self.valid, clip=self.embedded.clip)
+        self.embedded = Embedded(data.pool, clip=data.clip)
+        self.valid_embedded = None if data.valid is None else Embedded(data.valid, clip=self.embedded.clip)
+        for path, embedded in ((data.pool, self.embedded), (data.valid, self.valid_embedded)):
+            expected = self.embedded.unit if data.unit is None else data.unit
+            if embedded is not None and embedded.unit != expected:
+                raise ConfigError(f"{path} holds z of {_lengths(embedded.unit)}, expected {_lengths(expected)}")
         given = (self.embedded.z.shape[1], self.embedded.pooled.shape[1], self.embedded.states.shape[2])
         expected = (model.embed, model.text_embed, model.text_width)
         if given != expected:
@@ -90,10 +94,10 @@ class PriorObjective:
         spread: the trace of the sampled z's covariance over the true z's; 1 keeps all diversity.
         Measures for Analytic-DPM how far off the module's predictions are, and puts that into it.
         """
-        if self.valid is None or self.valid_embedded is None:
+        if self.data.valid is None or self.valid_embedded is None:
             return {}
         embedded, device = self.valid_embedded, next(module.parameters()).device
-        splits = [sample["meta"].get("split", "valid") for sample in self.valid.samples]
+        splits = _splits(self.data.valid, len(embedded.z))
         figures = {}
         for split in dict.fromkeys(splits):
             rows = [index for index, name in enumerate(splits) if name == split][:256]
@@ -119,3 +123,14 @@ class PriorObjective:
 
         z0, rng = module.standardise(embedded.z[rows].to(device)), Rng(range(len(rows)), device=device)
         module.set_x0_error(measure_x0_error(self.schedule, predict, z0, rng=rng, knots=X0_ERROR_KNOTS))
+
+
+def _splits(path: Path, count: int) -> list[str]:
+    """The split of each sample of a pool; an index knows of none."""
+    if not (path / "pool.json").exists():
+        return ["valid"] * count
+    return [sample["meta"].get("split", "valid") for sample in Pool(path).samples]
+
+
+def _lengths(unit: bool) -> str:
+    return "length one" if unit else "CLIP's own lengths"

@@ -3,20 +3,21 @@
  * `inpaint` job of the server; accepted pixels are merged here, and what was known and not covered stays as it was to the bit.
  */
 
-import { api, ApiError, imageBlob } from "../api.js";
-import { announce, button, el, toast } from "../dom.js";
+import { api, imageBlob } from "../api.js";
+import { button, el, toast } from "../dom.js";
 import { requestOf } from "../form.js";
-import { isOver, machine } from "../state.js";
-import { errorWords, fileName, stateWords } from "../words.js";
-import { createCandidates } from "./candidates.js";
-import { exportFrame, fillMask, maskBlob, merged, newLayers, openShare, pictureBlob, sizeOf, stroke, through } from "./document.js";
-import { createInput } from "./input.js";
+import { machine } from "../state.js";
+import { TokenNote } from "../tokens.js";
+import { fileName } from "../words.js";
+import { Desk } from "./desk.js";
+import { exportFrame, maskBlob, openShare, pictureBlob } from "./document.js";
 import { keep, kept } from "./keep.js";
-import { createTools, TOOLS } from "./tools.js";
-import { createUndo } from "./undo.js";
-import { createView } from "./view.js";
+import { keysOf } from "./keys.js";
+import { Making } from "./making.js";
+import { createTools } from "./tools.js";
 
 const KEEP_AFTER = 800; // ms
+const LOCKED = ["sending", "making", "choosing"];
 
 const STATES = {
   empty: { load: "loading" },
@@ -27,349 +28,232 @@ const STATES = {
   choosing: { accept: "ready", leave: "ready", retry: "sending" },
 };
 
-/**
- * @param {HTMLElement} place
- * @param {object} given
- * @param {import("../api.js").ServerConfig} given.config
- * @param {ReturnType<typeof import("../jobs.js").createJobs>} given.jobs
- * @param {() => import("../form.js").Form} given.settings of the prompt box: seed, steps and the rest hold here too
- * @param {() => void} given.pick opens the file picker
- */
-export function createEditor(place, { config, jobs, settings, pick }) {
-  const flow = machine("empty", STATES);
-  let layers = null;
-  let frame = { x: 0, y: 0, side: config.default_size };
-  let tool = "brush";
-  let radius = 20;
-  let brush = null;
-  let dirty = null; // of the stroke that is drawn
-  let job = null;
-  let chosen = 0;
-  let candidate = null;
-  let keeping = null;
+export class Editor {
+  #place;
+  #given;
+  #flow = machine("empty", STATES);
+  #keeping = null;
 
-  const canvas = el("canvas.plane", { tabindex: 0, role: "application", "aria-label": "Canvas. Arrow keys move the brush or the frame, Space paints." });
-  const prompt = el("input.editor-words", { type: "text", id: "editor-prompt", "aria-label": "What should be there", placeholder: "What should be there", autocomplete: "off", maxlength: config.prompt_limit });
-  const count = el("select", { "aria-label": "Candidates" }, ...[1, 2, 3, 4].filter((n) => n <= config.max_n).map((n) => el("option", { value: n, text: String(n), selected: n === 4 })));
-  const submitter = el("button.primary", { type: "submit", text: "Generate", "aria-keyshortcuts": "Control+Enter" });
-  const failure = el("p.composer-error", { role: "alert" });
-  const form = el("form.editor-prompt", { novalidate: true }, prompt, count, submitter);
-  const empty = el("div.editor-empty", {}, el("h1", { text: "Editor" }), el("p.muted", { text: "Open a picture: drop it here, paste it, or choose “Edit” at a picture of the history." }));
-  empty.append(el("div.row", {}, button({ name: "Open a picture", icon: "upload", look: "primary", onclick: pick }), button({ name: "Begin with an empty frame", look: "quiet", onclick: () => begin(null) })));
-  const candidates = createCandidates({ choose, accept, retry, cancel });
-  const act = {
-    undo: () => undo.undo(), redo: () => undo.redo(), all: () => cover(true), none: () => cover(false), open: pick, save,
-    fit: () => view.fitAll(), closer: () => view.zoom(1.25), wider: () => view.zoom(0.8),
-  };
-  const tools = createTools({ tool: take, radius: resize, side: setSide, act: Object.fromEntries(Object.entries(act).map(([name, what]) => [name, () => (what(), show())])) });
-  const stage = el("div.editor-stage", {}, canvas, empty, tools.zoom);
-  place.append(el("div.editor", {}, el("div.editor-top", {}, form, failure), el("div.editor-side", {}, tools.element, candidates.element), stage));
+  /**
+   * @param {HTMLElement} place
+   * @param {object} given
+   * @param {import("../api.js").ServerConfig} given.config
+   * @param {ReturnType<typeof import("../jobs.js").createJobs>} given.jobs
+   * @param {() => import("../form.js").Form} given.settings of the prompt box: seed, steps and the rest hold here too
+   * @param {() => void} given.open asks for a picture
+   */
+  constructor(place, given) {
+    this.#place = place;
+    this.#given = given;
+    const changed = () => (this.#show(), this.#keepSoon());
+    const canvas = el("canvas.plane", { tabindex: 0, role: "application", "aria-label": "Canvas. Arrow keys move the brush or the frame, Space paints." });
+    this.desk = new Desk(canvas, given.config, {
+      locked: () => LOCKED.includes(this.#flow.state),
+      bare: () => this.#flow.state === "choosing" && this.desk.candidate !== null,
+      changed,
+    });
+    const told = { show: () => this.#show(), changed, fail: (message) => this.#fail(message), retry: () => this.#retry() };
+    this.making = new Making({ jobs: given.jobs, desk: this.desk, flow: this.#flow, ...told });
+    this.#build(canvas);
+    this.#listen(canvas);
+    this.#show();
+  }
 
-  const locked = () => ["sending", "making", "choosing"].includes(flow.state);
-  const holder = { get: () => layers, set: (next) => (layers = next) };
-  const undo = createUndo(holder, () => (show(), keepSoon()));
-  const view = createView(canvas, () => ({
-    layers, frame, candidate: locked() ? candidate : null, masked: flow.state !== "choosing" || !candidate, locked: locked(),
-    brush: brush && { ...brush, radius },
-  }));
-  const paint = {
-    begin: () => (undo.begin(), (dirty = null)),
-    stroke(from, to, erase) {
-      const rect = stroke(layers, from, to, radius, erase);
-      const [left, top] = [Math.min(rect.left, dirty?.left ?? Infinity), Math.min(rect.top, dirty?.top ?? Infinity)];
-      const [right, bottom] = [Math.max(rect.right, dirty?.right ?? -Infinity), Math.max(rect.bottom, dirty?.bottom ?? -Infinity)];
-      dirty = new DOMRect(left, top, right - left, bottom - top);
-      view.ask();
-    },
-    end: () => undo.end(dirty),
-    cancel: () => (undo.end(dirty), undo.undo()),
-  };
-  createInput(canvas, {
-    view, paint,
-    now: () => ({ tool, radius, locked: locked(), frame, layers }),
-    moveFrame(to, done) {
-      frame = { ...frame, ...to };
-      view.ask();
-      if (done) (keepSoon(), announce(`Frame at ${frame.x}, ${frame.y}`));
-    },
-    hover: (at) => ((brush = at), view.ask()),
-  });
+  /** @returns {keyof typeof STATES} */
+  get state() {
+    return this.#flow.state;
+  }
 
-  function show() {
-    const there = layers !== null;
-    place.dataset.state = flow.state;
-    empty.hidden = there;
-    tools.element.hidden = !candidates.element.hidden;
+  #build(canvas) {
+    this.tools = createTools({
+      tool: (tool) => this.take(tool),
+      radius: (radius) => this.resize(radius),
+      side: (side) => this.desk.setSide(side),
+      act: {
+        undo: () => this.desk.undo.undo(), redo: () => this.desk.undo.redo(), all: () => this.desk.cover(true), none: () => this.desk.cover(false),
+        open: this.#given.open, save: () => this.#save(), fit: () => this.fit(), closer: () => this.zoom(1.25), wider: () => this.zoom(0.8),
+      },
+    });
+    this.empty = this.#emptyWords();
+    this.failure = el("p.composer-error", { role: "alert" });
+    const top = el("div.editor-top", {}, this.#promptForm(), this.tokens.read, this.tokens.cut, this.failure);
+    const side = el("div.editor-side", {}, this.tools.element, this.making.candidates.element);
+    const stage = el("div.editor-stage", {}, canvas, this.empty, this.tools.zoom);
+    this.#place.append(el("div.editor", {}, top, side, stage));
+  }
+
+  #emptyWords() {
+    const words = el("p.muted", { text: "Open a picture: drop it here, paste it, or choose one of the history." });
+    const open = button({ name: "Open a picture", icon: "upload", look: "primary", onclick: this.#given.open });
+    const begin = button({ name: "Begin with an empty frame", look: "quiet", onclick: () => this.begin(null) });
+    return el("div.editor-empty", {}, el("h1", { text: "Editor" }), words, el("div.row", {}, open, begin));
+  }
+
+  #promptForm() {
+    const { config } = this.#given;
+    this.tokens = new TokenNote("editor");
+    this.prompt = el("input.editor-words", {
+      type: "text", id: "editor-prompt", "aria-label": "What should be there", "aria-describedby": this.tokens.described, placeholder: "What should be there", autocomplete: "off", maxlength: config.prompt_limit,
+    });
+    const counts = [1, 2, 3, 4].filter((n) => n <= config.max_n);
+    this.count = el("select", { "aria-label": "Candidates" }, ...counts.map((n) => el("option", { value: n, text: String(n), selected: n === 4 })));
+    this.submitter = el("button.primary", { type: "submit", text: "Generate", "aria-keyshortcuts": "Control+Enter" });
+    this.form = el("form.editor-prompt", { novalidate: true }, this.prompt, this.tokens.count, this.count, this.submitter);
+    return this.form;
+  }
+
+  #listen(canvas) {
+    const onKey = keysOf(this);
+    document.addEventListener("keydown", (event) => {
+      if (!this.#place.hidden && !document.querySelector("dialog[open]")) onKey(event);
+    });
+    canvas.addEventListener("wheel", () => requestAnimationFrame(() => this.#show()), { passive: true });
+    this.prompt.addEventListener("input", () => {
+      this.#tellTokens();
+      this.#keepSoon();
+    });
+    this.form.addEventListener("submit", (event) => (event.preventDefault(), this.generate()));
+  }
+
+  #tellTokens() {
+    this.tokens.show(this.prompt.value, this.#given.settings());
+  }
+
+  #show() {
+    const { desk, tools } = this;
+    const there = desk.layers !== null;
+    const { locked } = desk;
+    this.#place.dataset.state = this.#flow.state;
+    this.empty.hidden = there;
+    tools.element.hidden = !this.making.candidates.element.hidden;
     tools.zoom.hidden = !there;
-    canvas.classList.toggle("paints", ["brush", "eraser"].includes(tool));
-    canvas.dataset.tool = tool;
-    const own = there ? Math.min(sizeOf(layers).width, sizeOf(layers).height) : config.default_size;
-    const sides = [...new Set([...config.sizes, frame.side, Math.min(own, 2048)])].sort((a, b) => a - b);
-    tools.show({ tool, radius, side: frame.side, sides, canUndo: undo.canUndo, canRedo: undo.canRedo, locked: locked(), scale: view.scale, there });
-    submitter.disabled = flow.state !== "ready";
-    submitter.textContent = { sending: "Sending…", making: "Painting…" }[flow.state] ?? "Generate";
-    prompt.disabled = count.disabled = locked();
-    view.ask();
+    desk.canvas.classList.toggle("paints", ["brush", "eraser"].includes(desk.tool));
+    desk.canvas.dataset.tool = desk.tool;
+    const { canUndo, canRedo } = desk.undo;
+    tools.show({ tool: desk.tool, radius: desk.radius, side: desk.frame.side, sides: desk.sides, canUndo, canRedo, locked, scale: desk.view.scale, there });
+    this.submitter.disabled = this.#flow.state !== "ready";
+    this.submitter.textContent = { sending: "Sending…", making: "Painting…" }[this.#flow.state] ?? "Generate";
+    this.prompt.disabled = this.count.disabled = locked;
+    desk.view.ask();
   }
 
-  function take(next) {
-    tool = next;
-    brush = null;
-    show();
-  }
-
-  function resize(next) {
-    radius = Math.min(100, Math.max(1, next));
-    show();
-  }
-
-  function setSide(side) {
-    const shift = Math.round((frame.side - side) / 2);
-    frame = { x: frame.x + shift, y: frame.y + shift, side };
-    show();
-    keepSoon();
-  }
-
-  function cover(all) {
-    if (!layers) return;
-    undo.begin();
-    const whole = new DOMRect(0, 0, layers.mask.width, layers.mask.height);
-    if (all) fillMask(layers, frame, true);
-    else fillMask(layers, { ...layers.origin, side: Math.max(whole.width, whole.height) }, false);
-    undo.end(whole);
+  #fail(message) {
+    this.failure.textContent = message;
   }
 
   /** Begins with a picture, or with nothing known. @param {Blob | null} blob */
-  async function begin(blob) {
-    if (!flow.send("load")) return fail("Accept or cancel the candidates first.");
-    failure.textContent = "";
+  async begin(blob) {
+    if (!this.#flow.send("load")) return this.#fail("Accept or cancel the candidates first.");
+    this.#fail("");
+    this.making.drop();
     try {
       const bitmap = blob && (await createImageBitmap(blob, { imageOrientation: "from-image" }));
-      layers = newLayers(bitmap, config.default_size);
-      const { width, height } = sizeOf(layers);
-      const side = Math.min(width, height, 2048);
-      frame = { x: Math.round((width - side) / 2), y: Math.round((height - side) / 2), side };
-      radius = Math.max(4, Math.round(side / 16));
-      undo.clear();
-      flow.send("loaded");
-      take(blob ? "brush" : "frame");
-      view.fitAll();
-      keepSoon();
+      this.desk.begin(bitmap);
+      this.#flow.send("loaded");
+      this.#keepSoon();
     } catch {
-      flow.send("refused");
-      fail("This picture cannot be read: it may be damaged.");
+      this.#flow.send("refused");
+      this.#fail("This picture cannot be read: it may be damaged.");
     }
-    show();
+    this.#show();
   }
 
-  function fail(message) {
-    failure.textContent = message;
+  take(tool) {
+    this.desk.take(tool);
+    this.#show();
   }
 
-  async function generate() {
-    if (!flow.can("send") && !flow.can("retry")) return;
-    failure.textContent = "";
+  resize(radius) {
+    this.desk.resize(radius);
+    this.#show();
+  }
+
+  zoom(factor) {
+    this.desk.view.zoom(factor);
+    this.#show();
+  }
+
+  fit() {
+    this.desk.view.fitAll();
+    this.#show();
+  }
+
+  /** Asks the server for what is open in the frame. */
+  generate() {
+    if (!this.#flow.can("send") && !this.#flow.can("retry")) return;
+    this.#fail("");
+    const { layers, frame } = this.desk;
     const share = openShare(layers, frame);
-    if (share === 0) return fail("Nothing in the frame is to be painted: cover a part with the brush, or move the frame past the edge.");
-    const whole = share === 1;
-    if (whole && !prompt.value.trim()) return fail("The frame is empty, so say what should be there.");
-    flow.send(flow.can("send") ? "send" : "retry");
-    candidate = null;
-    show();
-    try {
-      const size = config.sizes.find((each) => each >= frame.side) ?? config.sizes.at(-1);
-      const request = { ...requestOf({ ...settings(), prompt: prompt.value }, whole ? "generate" : "inpaint"), n: Number(count.value), size };
-      if (!whole) Object.assign(request, await sendFrame(size));
-      if (!request.prompt) delete request.prompt;
-      job = await jobs.submit(request);
-      flow.send("accepted");
-      chosen = 0;
-      follow();
-      keepSoon();
-    } catch (error) {
-      if (!(error instanceof ApiError)) throw error;
-      flow.send("refused");
-      candidates.hide();
-      fail(error.message);
-    }
-    show();
+    if (share === 0) return this.#fail("Nothing in the frame is to be painted: cover a part with the brush, or move the frame past the edge.");
+    if (share === 1 && !this.prompt.value.trim()) return this.#fail("The frame is empty, so say what should be there.");
+    this.#flow.send(this.#flow.can("send") ? "send" : "retry");
+    this.making.begin(() => this.#request(share === 1));
   }
 
-  async function sendFrame(size) {
-    const sent = await exportFrame(layers, frame, size);
+  /** @param {boolean} whole whether nothing in the frame is known */
+  async #request(whole) {
+    const { sizes } = this.#given.config;
+    const size = sizes.find((each) => each >= this.desk.frame.side) ?? sizes.at(-1);
+    const form = { ...this.#given.settings(), images: [], prompt: this.prompt.value };
+    const request = { ...requestOf(form, whole ? "generate" : "inpaint"), n: Number(this.count.value), size };
+    if (!request.prompt) delete request.prompt;
+    if (whole) return request;
+    const sent = await exportFrame(this.desk.layers, this.desk.frame, size);
     const [image, mask] = await Promise.all([api.upload(sent.image), api.upload(sent.mask, "mask")]);
-    return { images: [image.id], mask: mask.id };
+    return { ...request, images: [image.id], mask: mask.id };
   }
 
-  /** Shows how the job of the frame stands, and goes on when it is over. */
-  function follow() {
-    const record = job && jobs.get(job);
-    if (!record || !["making", "choosing"].includes(flow.state)) return;
-    const over = isOver(record.job.state);
-    const some = record.slots.findIndex((slot) => slot.image);
-    if (flow.state === "making" && over) {
-      if (some < 0) return end(record.job.state === "failed" ? errorWords(record.job.error) : "");
-      if (!record.slots[chosen].image) chosen = some;
-      flow.send("some");
-      announce(`${stateWords(record)} Choose a candidate with the arrows, Enter accepts.`);
-      candidates.show(record, chosen, true);
-      show();
-      candidates.focus();
-    }
-    candidates.show(record, chosen, over);
-    tools.element.hidden = true;
-    drawCandidate(record.slots[chosen]);
+  #retry() {
+    if (!this.#flow.can("retry")) return;
+    this.making.candidates.hide();
+    this.generate();
   }
 
-  function end(message) {
-    flow.send("none");
-    job = null;
-    candidates.hide();
-    if (message) fail(message);
-    show();
-    keepSoon();
-  }
-
-  async function drawCandidate(slot) {
-    const [of, which] = [job, chosen];
-    const image = slot.image ? await candidates.pixels(chosen, slot.image).catch((error) => fail(error.message)) : await decoded(slot.preview);
-    if (!image || of !== job || which !== chosen || !locked()) return;
-    candidate = through(layers, frame, image);
-    view.ask();
-  }
-
-  async function decoded(url) {
-    if (!url) return null;
-    const image = el("img", { src: url });
-    return image.decode().then(() => image, () => null);
-  }
-
-  function choose(index) {
-    const { slots } = jobs.get(job);
-    if (flow.state === "choosing" && !slots[index].image) return;
-    chosen = index;
-    follow();
-  }
-
-  function cycle(way) {
-    const { slots } = jobs.get(job);
-    const usable = slots.map((_, index) => index).filter((index) => slots[index].image || flow.state === "making");
-    choose(usable[(usable.indexOf(chosen) + way + usable.length) % usable.length]);
-    announce(`Candidate ${chosen + 1}`);
-  }
-
-  async function accept() {
-    if (!flow.can("accept")) return;
-    const slot = jobs.get(job).slots[chosen];
-    const image = await candidates.pixels(chosen, slot.image).catch((error) => fail(error.message));
-    if (!image || !flow.send("accept")) return;
-    job = candidate = null;
-    candidates.hide();
-    undo.replace(merged(layers, frame, image));
-    take("frame");
-    canvas.focus();
-    announce("Accepted.");
-  }
-
-  function retry() {
-    if (!flow.can("retry")) return;
-    candidates.hide();
-    generate();
-  }
-
-  function cancel() {
-    if (flow.state === "making" && job) return jobs.cancel(job);
-    if (!flow.send("leave")) return;
-    job = candidate = null;
-    candidates.hide();
-    show();
-    keepSoon();
-    canvas.focus();
-  }
-
-  async function save() {
-    if (!layers) return;
-    const link = el("a", { href: URL.createObjectURL(await pictureBlob(layers)), download: fileName(prompt.value || "canvas", null) });
+  async #save() {
+    if (!this.desk.layers) return;
+    const link = el("a", { href: URL.createObjectURL(await pictureBlob(this.desk.layers)), download: fileName(this.prompt.value || "canvas", null) });
     link.click();
     setTimeout(() => URL.revokeObjectURL(link.href), 60_000);
   }
 
-  function keepSoon() {
-    clearTimeout(keeping);
-    keeping = setTimeout(async () => {
-      if (!layers) return;
-      const held = layers;
-      const [picture, mask] = await Promise.all([pictureBlob(held), maskBlob(held)]);
-      const done = await keep({ picture, mask, origin: held.origin, frame, prompt: prompt.value, job });
-      if (!done) toast("This browser gives no room to keep the canvas over a reload.", { failure: true });
-    }, KEEP_AFTER);
+  #keepSoon() {
+    clearTimeout(this.#keeping);
+    this.#keeping = setTimeout(() => this.desk.layers && this.#keep(), KEEP_AFTER);
+  }
+
+  async #keep() {
+    const { layers, frame } = this.desk;
+    const [picture, mask] = await Promise.all([pictureBlob(layers), maskBlob(layers)]);
+    const done = await keep({ picture, mask, origin: layers.origin, frame, prompt: this.prompt.value, job: this.making.job });
+    if (!done) toast("This browser gives no room to keep the canvas over a reload.", { failure: true });
   }
 
   /** What was on the canvas before the page was left, with its job where that still runs. */
-  async function restore() {
+  async #restore() {
     const found = await kept();
-    if (!found || !flow.send("load")) return;
+    if (!found || !this.#flow.send("load")) return;
     try {
       const [picture, mask] = await Promise.all([createImageBitmap(found.picture), createImageBitmap(found.mask)]);
-      layers = { ...newLayers(picture, 1), origin: found.origin };
-      layers.mask.getContext("2d", { willReadFrequently: true }).drawImage(mask, 0, 0);
-      ({ frame } = found);
-      radius = Math.max(4, Math.round(frame.side / 16));
-      prompt.value = found.prompt;
-      flow.send("loaded");
+      this.desk.restore({ ...found, picture, mask });
+      this.prompt.value = found.prompt;
+      this.#flow.send("loaded");
     } catch {
-      flow.send("refused");
-      return show();
+      this.#flow.send("refused");
+      return;
     }
-    if (found.job) await jobs.refresh(found.job);
-    if (found.job && jobs.get(found.job) && flow.send("resume")) {
-      job = found.job;
-      follow();
-    }
-    show();
-    view.fitAll();
+    if (found.job) await this.making.resume(found.job);
   }
 
-  const KEYS = { "[": () => resize(radius / 1.25), "]": () => resize(radius * 1.25), "+": () => view.zoom(1.25), "=": () => view.zoom(1.25), "-": () => view.zoom(0.8), 0: () => view.fitAll() };
-  for (const [name, { key }] of Object.entries(TOOLS)) KEYS[key.toLowerCase()] = () => locked() || take(name);
-
-  function onKey(event) {
-    if (place.hidden || document.querySelector("dialog[open]")) return;
-    const typing = event.target.matches("input[type=text], textarea, select");
-    const control = event.ctrlKey || event.metaKey;
-    let done = true;
-    if (event.key === "Escape" && locked()) cancel();
-    else if (control && event.key === "Enter") generate();
-    else if (typing || event.altKey) done = false;
-    else if (control && event.key.toLowerCase() === "z") locked() || (event.shiftKey ? undo.redo() : undo.undo());
-    else if (control && event.key.toLowerCase() === "y") locked() || undo.redo();
-    else if (control) done = false;
-    else if (flow.state === "choosing" && event.key === "Enter" && event.target.tagName !== "BUTTON") accept();
-    else if (["making", "choosing"].includes(flow.state) && /^Arrow(Left|Right)$/.test(event.key)) cycle(event.key === "ArrowLeft" ? -1 : 1);
-    else if (KEYS[event.key.toLowerCase()] && layers) (KEYS[event.key.toLowerCase()](), show());
-    else done = false;
-    if (done) event.preventDefault();
+  /** Shows the editor, with a picture of the server, or with what it held. @param {string | null} image */
+  async show(image) {
+    if (image) {
+      try {
+        await this.begin(await imageBlob(image));
+      } catch (error) {
+        this.#fail(error.message);
+      }
+    } else if (this.#flow.state === "empty") await this.#restore();
+    this.#tellTokens(); // the settings may have changed on the other page
+    this.#show();
   }
-
-  document.addEventListener("keydown", onKey);
-  canvas.addEventListener("wheel", () => requestAnimationFrame(show), { passive: true });
-  prompt.addEventListener("input", keepSoon);
-  form.addEventListener("submit", (event) => (event.preventDefault(), generate()));
-  jobs.onChange((change) => change.id === job && follow());
-  show();
-
-  return {
-    /** Shows the editor, with a picture of the server, or with what it held. @param {string | null} image */
-    async show(image) {
-      if (image) {
-        try {
-          await begin(await imageBlob(image));
-        } catch (error) {
-          fail(error.message);
-        }
-      } else if (flow.state === "empty") await restore();
-      show();
-    },
-    begin,
-  };
 }

@@ -1,138 +1,157 @@
 /** Mouse, pen, touch and keyboard on the canvas, as strokes, moves of the frame, pans and zooms. */
 
 const SNAP = 8; // px of the screen
-const PAINT = new Set(["brush", "eraser"]);
+const PAN = 40; // px of the screen, by an arrow
+const PAINT = ["brush", "eraser"];
+const ARROWS = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
 
-/**
- * @param {HTMLCanvasElement} canvas
- * @param {object} given
- * @param {ReturnType<typeof import("./view.js").createView>} given.view
- * @param {() => {tool: string, radius: number, locked: boolean, frame: import("./document.js").Frame,
- *   layers: import("./document.js").Layers | null}} given.now
- * @param {{begin: () => void, stroke: (from: any, to: any, erase: boolean) => void, end: () => void, cancel: () => void}} given.paint
- * @param {(place: {x: number, y: number}, done: boolean) => void} given.moveFrame
- * @param {(brush: {x: number, y: number} | null) => void} given.hover
- */
-export function createInput(canvas, { view, now, paint, moveFrame, hover }) {
-  const pointers = new Map();
-  let doing = null; // {what: "stroke" | "frame" | "pan" | "pinch", ...}
-  let spaceHeld = false;
-  let cursor = null; // of the keyboard
+export class PlaneInput {
+  #canvas;
+  #desk;
+  #pointers = new Map();
+  #doing = null; // {what: "stroke" | "frame" | "pan" | "pinch", ...}
+  #spaceHeld = false;
+  #cursor = null; // of the keyboard
 
-  function start(event) {
-    const { tool, locked, frame, layers } = now();
-    if (!layers || event.button > 1) return;
-    canvas.setPointerCapture(event.pointerId);
-    pointers.set(event.pointerId, event);
-    const at = view.toPlane(event);
-    if (pointers.size === 2) {
-      if (doing?.what === "stroke") paint.cancel();
-      doing = { what: "pinch", ...spread() };
-    } else if (pointers.size > 2) return;
-    else if (event.button === 1 || spaceHeld || tool === "hand" || locked) doing = { what: "pan", x: event.clientX, y: event.clientY };
-    else if (PAINT.has(tool)) {
-      paint.begin();
-      paint.stroke(at, at, tool === "eraser");
-      doing = { what: "stroke", last: at };
-    } else {
-      const inside = at.x >= frame.x && at.y >= frame.y && at.x < frame.x + frame.side && at.y < frame.y + frame.side;
-      doing = { what: "frame", x: inside ? at.x - frame.x : frame.side / 2, y: inside ? at.y - frame.y : frame.side / 2 };
-      if (!inside) drag(at);
-    }
-    event.preventDefault();
-    canvas.focus({ preventScroll: true });
+  /** @param {HTMLCanvasElement} canvas @param {import("./desk.js").Desk} desk */
+  constructor(canvas, desk) {
+    this.#canvas = canvas;
+    this.#desk = desk;
+    canvas.addEventListener("pointerdown", (event) => this.#start(event));
+    canvas.addEventListener("pointermove", (event) => ((this.#cursor = null), this.#move(event)));
+    canvas.addEventListener("pointerup", (event) => this.#stop(event));
+    canvas.addEventListener("pointercancel", (event) => this.#stop(event));
+    canvas.addEventListener("pointerleave", () => this.#doing || desk.hover(null));
+    canvas.addEventListener("wheel", (event) => this.#wheel(event), { passive: false });
+    canvas.addEventListener("keydown", (event) => this.#key(event));
+    canvas.addEventListener("blur", () => ((this.#spaceHeld = false), (this.#cursor = null), desk.hover(null)));
+    document.addEventListener("keyup", (event) => event.key === " " && (this.#spaceHeld = false));
   }
 
-  function spread() {
-    const [a, b] = [...pointers.values()];
+  get #paints() {
+    return PAINT.includes(this.#desk.tool) && !this.#desk.locked;
+  }
+
+  #start(event) {
+    const { layers, view, tool, locked } = this.#desk;
+    if (!layers || event.button > 1) return;
+    this.#canvas.setPointerCapture(event.pointerId);
+    this.#pointers.set(event.pointerId, event);
+    if (this.#pointers.size === 2) {
+      if (this.#doing?.what === "stroke") this.#desk.dropStroke();
+      this.#doing = { what: "pinch", ...this.#spread() };
+    } else if (this.#pointers.size > 2) return;
+    else if (event.button === 1 || this.#spaceHeld || tool === "hand" || locked) this.#doing = { what: "pan", x: event.clientX, y: event.clientY };
+    else if (this.#paints) this.#beginStroke(view.toPlane(event));
+    else this.#beginFrame(view.toPlane(event));
+    event.preventDefault();
+    this.#canvas.focus({ preventScroll: true });
+  }
+
+  #beginStroke(at) {
+    this.#desk.beginStroke();
+    this.#desk.stroke(at, at);
+    this.#doing = { what: "stroke", last: at };
+  }
+
+  #beginFrame(at) {
+    const { frame } = this.#desk;
+    const inside = at.x >= frame.x && at.y >= frame.y && at.x < frame.x + frame.side && at.y < frame.y + frame.side;
+    this.#doing = { what: "frame", x: inside ? at.x - frame.x : frame.side / 2, y: inside ? at.y - frame.y : frame.side / 2 };
+    if (!inside) this.#drag(at);
+  }
+
+  /** Of two fingers: how far apart, and the point between. */
+  #spread() {
+    const [a, b] = [...this.#pointers.values()];
     return { distance: Math.hypot(a.clientX - b.clientX, a.clientY - b.clientY), x: (a.clientX + b.clientX) / 2, y: (a.clientY + b.clientY) / 2 };
   }
 
-  function move(event) {
-    if (pointers.has(event.pointerId)) pointers.set(event.pointerId, event);
-    const { tool, locked } = now();
-    const at = view.toPlane(event);
-    hover(PAINT.has(tool) && !locked && event.pointerType !== "touch" ? at : null);
-    if (!doing) return;
-    if (doing.what === "stroke") {
-      for (const each of event.getCoalescedEvents?.() ?? [event]) {
-        const to = view.toPlane(each);
-        paint.stroke(doing.last, to, tool === "eraser");
-        doing.last = to;
-      }
-    } else if (doing.what === "frame") drag(at);
-    else if (doing.what === "pan") {
-      view.pan(event.clientX - doing.x, event.clientY - doing.y);
-      doing = { what: "pan", x: event.clientX, y: event.clientY };
-    } else if (pointers.size === 2) {
-      const next = spread();
-      view.pan(next.x - doing.x, next.y - doing.y);
-      view.zoom(next.distance / Math.max(1, doing.distance), view.toPlane({ clientX: next.x, clientY: next.y }));
-      doing = { what: "pinch", ...next };
+  #move(event) {
+    if (this.#pointers.has(event.pointerId)) this.#pointers.set(event.pointerId, event);
+    const at = this.#desk.view.toPlane(event);
+    this.#desk.hover(this.#paints && event.pointerType !== "touch" ? at : null);
+    if (this.#doing?.what === "stroke") this.#draw(event);
+    else if (this.#doing?.what === "frame") this.#drag(at);
+    else if (this.#doing?.what === "pan") this.#pan(event);
+    else if (this.#doing && this.#pointers.size === 2) this.#pinch();
+  }
+
+  #draw(event) {
+    for (const each of event.getCoalescedEvents?.() ?? [event]) {
+      const to = this.#desk.view.toPlane(each);
+      this.#desk.stroke(this.#doing.last, to);
+      this.#doing.last = to;
     }
   }
 
+  #pan({ clientX, clientY }) {
+    this.#desk.view.pan(clientX - this.#doing.x, clientY - this.#doing.y);
+    this.#doing = { what: "pan", x: clientX, y: clientY };
+  }
+
+  #pinch() {
+    const { view } = this.#desk;
+    const next = this.#spread();
+    view.pan(next.x - this.#doing.x, next.y - this.#doing.y);
+    view.zoom(next.distance / Math.max(1, this.#doing.distance), view.toPlane({ clientX: next.x, clientY: next.y }));
+    this.#doing = { what: "pinch", ...next };
+  }
+
   /** Moves the frame, which clings to the edges of the picture when it comes near. */
-  function drag(at) {
-    const { frame, layers } = now();
+  #drag(at) {
+    const { frame, layers, view } = this.#desk;
     const near = SNAP / view.scale;
     const cling = (value, low, high) => {
       const places = [low, high - frame.side, low - frame.side, high, (low + high - frame.side) / 2];
       return Math.round(places.find((place) => Math.abs(place - value) < near) ?? value);
     };
     const { picture, origin } = layers;
-    moveFrame({ x: cling(at.x - doing.x, origin.x, origin.x + picture.width), y: cling(at.y - doing.y, origin.y, origin.y + picture.height) }, false);
+    const x = cling(at.x - this.#doing.x, origin.x, origin.x + picture.width);
+    this.#desk.moveFrame({ x, y: cling(at.y - this.#doing.y, origin.y, origin.y + picture.height) }, false);
   }
 
-  function stop(event) {
-    if (!pointers.delete(event.pointerId)) return;
-    if (doing?.what === "stroke") paint.end();
-    if (doing?.what === "frame") moveFrame(now().frame, true);
-    doing = null;
+  #stop(event) {
+    if (!this.#pointers.delete(event.pointerId)) return;
+    if (this.#doing?.what === "stroke") this.#desk.endStroke();
+    if (this.#doing?.what === "frame") this.#desk.moveFrame(this.#desk.frame, true);
+    this.#doing = null;
   }
 
-  function wheel(event) {
-    if (!now().layers) return;
+  #wheel(event) {
+    const { layers, view } = this.#desk;
+    if (!layers) return;
     event.preventDefault();
-    const lines = event.deltaMode === 1 ? 16 : 1;
-    if (event.shiftKey) view.pan(-event.deltaY * lines, 0);
-    else view.zoom(Math.exp(-event.deltaY * lines * (event.ctrlKey ? 0.01 : 0.0015)), view.toPlane(event));
+    const way = event.deltaY * (event.deltaMode === 1 ? 16 : 1); // lines, else px
+    if (event.shiftKey) view.pan(-way, 0);
+    else view.zoom(Math.exp(-way * (event.ctrlKey ? 0.01 : 0.0015)), view.toPlane(event));
   }
-
-  const ARROWS = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
 
   /** The arrows move what the tool holds; Space paints under the keyboard's brush. */
-  function key(event) {
-    const { tool, radius, locked, frame, layers } = now();
-    if (!layers || locked || event.ctrlKey || event.metaKey || event.altKey) return;
+  #key(event) {
+    if (!this.#desk.layers || this.#desk.locked || event.ctrlKey || event.metaKey || event.altKey) return;
     const way = ARROWS[event.key];
-    if (way) {
-      const step = { hand: 40, frame: event.shiftKey ? 64 : 8 }[tool] ?? Math.max(1, Math.round(radius * (event.shiftKey ? 4 : 1)));
-      if (tool === "hand") view.pan(-way[0] * step, -way[1] * step);
-      else if (tool === "frame") moveFrame({ x: frame.x + way[0] * step, y: frame.y + way[1] * step }, true);
-      else {
-        cursor ??= view.middle();
-        cursor = { x: cursor.x + way[0] * step, y: cursor.y + way[1] * step };
-        hover(cursor);
-      }
-      event.preventDefault();
-    } else if (event.key === " ") {
-      event.preventDefault();
-      if (cursor && PAINT.has(tool)) {
-        paint.begin();
-        paint.stroke(cursor, cursor, tool === "eraser");
-        paint.end();
-      } else spaceHeld = true;
-    }
+    if (way) this.#arrow(way, event.shiftKey);
+    else if (event.key === " " && this.#cursor && this.#paints) this.#dot();
+    else if (event.key === " ") this.#spaceHeld = true;
+    else return;
+    event.preventDefault();
   }
 
-  canvas.addEventListener("pointerdown", start);
-  canvas.addEventListener("pointermove", (event) => ((cursor = null), move(event)));
-  canvas.addEventListener("pointerup", stop);
-  canvas.addEventListener("pointercancel", stop);
-  canvas.addEventListener("pointerleave", () => doing || hover(null));
-  canvas.addEventListener("wheel", wheel, { passive: false });
-  canvas.addEventListener("keydown", key);
-  document.addEventListener("keyup", (event) => event.key === " " && (spaceHeld = false));
-  canvas.addEventListener("blur", () => ((spaceHeld = false), (cursor = null), hover(null)));
+  /** @param {number[]} way @param {boolean} far */
+  #arrow([x, y], far) {
+    const { tool, frame, radius, view } = this.#desk;
+    if (tool === "hand") return view.pan(-x * PAN, -y * PAN);
+    const step = tool === "frame" ? (far ? 64 : 8) : Math.max(1, Math.round(radius * (far ? 4 : 1)));
+    if (tool === "frame") return this.#desk.moveFrame({ x: frame.x + x * step, y: frame.y + y * step }, true);
+    this.#cursor ??= view.middle();
+    this.#cursor = { x: this.#cursor.x + x * step, y: this.#cursor.y + y * step };
+    this.#desk.hover(this.#cursor);
+  }
+
+  #dot() {
+    this.#desk.beginStroke();
+    this.#desk.stroke(this.#cursor, this.#cursor);
+    this.#desk.endStroke();
+  }
 }

@@ -31,59 +31,89 @@ function hatch(context, dense) {
  * @property {boolean} locked whether the frame stands still
  */
 
-/** @param {HTMLCanvasElement} canvas @param {() => Scene} scene */
-export function createView(canvas, scene) {
-  const context = canvas.getContext("2d");
-  const over = new OffscreenCanvas(1, 1);
-  const overPen = over.getContext("2d");
-  let dense = devicePixelRatio;
-  let pattern = hatch(overPen, dense);
-  let scale = 1; // px of the canvas per pixel of the plane
-  let left = 0; // of the plane's zero on the canvas
-  let top = 0;
-  let asked = false;
-  let placed = false;
+export class PlaneView {
+  #canvas;
+  #scene;
+  #context;
+  #over = new OffscreenCanvas(1, 1).getContext("2d"); // the mask as stripes
+  #dense = devicePixelRatio;
+  #pattern;
+  #scale = 1; // px of the canvas per pixel of the plane
+  #left = 0; // of the plane's zero on the canvas
+  #top = 0;
+  #asked = false;
+  #placed = false;
 
-  function ask() {
-    if (asked) return;
-    asked = true;
-    requestAnimationFrame(() => ((asked = false), draw()));
+  /** @param {HTMLCanvasElement} canvas @param {() => Scene} scene */
+  constructor(canvas, scene) {
+    this.#canvas = canvas;
+    this.#scene = scene;
+    this.#context = canvas.getContext("2d");
+    this.#pattern = hatch(this.#over, this.#dense);
+    new ResizeObserver(([entry]) => this.#resize(entry.contentRect)).observe(canvas);
   }
 
-  function draw() {
-    const { layers, frame, candidate, masked, brush, locked } = scene();
+  #resize(box) {
+    const { width, height } = this.#canvas;
+    this.#dense = devicePixelRatio;
+    this.#canvas.width = this.#over.canvas.width = Math.max(1, Math.round(box.width * this.#dense));
+    this.#canvas.height = this.#over.canvas.height = Math.max(1, Math.round(box.height * this.#dense));
+    this.#pattern = hatch(this.#over, this.#dense);
+    this.#left += (this.#canvas.width - width) / 2;
+    this.#top += (this.#canvas.height - height) / 2;
+    if (!this.#placed && this.#canvas.width > 1) this.fitAll();
+    this.#draw(); // at once: a canvas that was resized is empty
+  }
+
+  /** Draws with the next frame. */
+  ask() {
+    if (this.#asked) return;
+    this.#asked = true;
+    requestAnimationFrame(() => ((this.#asked = false), this.#draw()));
+  }
+
+  #draw() {
+    const { layers, frame, candidate, masked, brush, locked } = this.#scene();
+    const context = this.#context;
     context.setTransform(1, 0, 0, 1, 0, 0);
-    context.clearRect(0, 0, canvas.width, canvas.height);
+    context.clearRect(0, 0, this.#canvas.width, this.#canvas.height);
     if (!layers) return;
     const { picture, mask, origin } = layers;
-    context.setTransform(scale, 0, 0, scale, left, top);
-    context.imageSmoothingEnabled = scale < 3;
+    this.#onPlane(context);
+    context.imageSmoothingEnabled = this.#scale < 3;
     context.imageSmoothingQuality = "high";
     context.drawImage(picture, origin.x, origin.y);
-    if (masked) drawMask(mask, origin);
-    context.setTransform(scale, 0, 0, scale, left, top);
+    if (masked) this.#drawMask(mask, origin);
+    this.#onPlane(context);
     if (candidate) context.drawImage(candidate, frame.x, frame.y, frame.side, frame.side);
     context.setTransform(1, 0, 0, 1, 0, 0);
-    drawFrame(frame, locked);
-    if (brush) drawBrush(brush);
+    this.#drawFrame(frame, locked);
+    if (brush) this.#drawBrush(brush);
   }
 
-  function drawMask(mask, origin) {
-    overPen.setTransform(1, 0, 0, 1, 0, 0);
-    overPen.globalCompositeOperation = "source-over";
-    overPen.clearRect(0, 0, over.width, over.height);
-    overPen.setTransform(scale, 0, 0, scale, left, top);
-    overPen.drawImage(mask, origin.x, origin.y);
-    overPen.setTransform(1, 0, 0, 1, 0, 0);
-    overPen.globalCompositeOperation = "source-in";
-    overPen.fillStyle = pattern;
-    overPen.fillRect(0, 0, over.width, over.height);
-    context.setTransform(1, 0, 0, 1, 0, 0);
-    context.drawImage(over, 0, 0);
+  /** From here on a context is drawn to in pixels of the plane. */
+  #onPlane(context) {
+    context.setTransform(this.#scale, 0, 0, this.#scale, this.#left, this.#top);
   }
 
-  function drawFrame({ x, y, side }, locked) {
-    const rect = [Math.round(left + x * scale) + 0.5, Math.round(top + y * scale) + 0.5, Math.round(side * scale), Math.round(side * scale)];
+  #drawMask(mask, origin) {
+    const over = this.#over;
+    over.setTransform(1, 0, 0, 1, 0, 0);
+    over.globalCompositeOperation = "source-over";
+    over.clearRect(0, 0, over.canvas.width, over.canvas.height);
+    this.#onPlane(over);
+    over.drawImage(mask, origin.x, origin.y);
+    over.setTransform(1, 0, 0, 1, 0, 0);
+    over.globalCompositeOperation = "source-in";
+    over.fillStyle = this.#pattern;
+    over.fillRect(0, 0, over.canvas.width, over.canvas.height);
+    this.#context.setTransform(1, 0, 0, 1, 0, 0);
+    this.#context.drawImage(over.canvas, 0, 0);
+  }
+
+  #drawFrame({ x, y, side }, locked) {
+    const [context, scale, dense] = [this.#context, this.#scale, this.#dense];
+    const rect = [Math.round(this.#left + x * scale) + 0.5, Math.round(this.#top + y * scale) + 0.5, Math.round(side * scale), Math.round(side * scale)];
     context.lineWidth = 4 * dense;
     context.strokeStyle = "rgb(0 0 0 / 0.55)";
     context.strokeRect(...rect);
@@ -94,75 +124,64 @@ export function createView(canvas, scene) {
     context.setLineDash([]);
   }
 
-  function drawBrush({ x, y, radius }) {
+  #drawBrush({ x, y, radius }) {
+    const context = this.#context;
     for (const [width, colour] of [[3, "rgb(0 0 0 / 0.6)"], [1.5, "#fff"]]) {
       context.beginPath();
-      context.arc(left + x * scale, top + y * scale, Math.max(2, radius * scale), 0, 7);
-      context.lineWidth = width * dense;
+      context.arc(this.#left + x * this.#scale, this.#top + y * this.#scale, Math.max(2, radius * this.#scale), 0, 7);
+      context.lineWidth = width * this.#dense;
       context.strokeStyle = colour;
       context.stroke();
     }
   }
 
-  /** Shows a rectangle of the plane whole. */
-  function fit({ x, y, width, height }) {
-    const margin = Math.min(56 * dense, canvas.width / 10);
-    scale = Math.min((canvas.width - margin * 2) / width, (canvas.height - margin * 2) / height, 8 * dense);
-    scale = Math.max(ZOOM.least, scale);
-    left = canvas.width / 2 - (x + width / 2) * scale;
-    top = canvas.height / 2 - (y + height / 2) * scale;
-    ask();
+  /** px of the page per pixel of the plane */
+  get scale() {
+    return this.#scale / this.#dense;
   }
 
-  new ResizeObserver(([entry]) => {
-    const [was, wasHigh] = [canvas.width, canvas.height];
-    dense = devicePixelRatio;
-    canvas.width = over.width = Math.max(1, Math.round(entry.contentRect.width * dense));
-    canvas.height = over.height = Math.max(1, Math.round(entry.contentRect.height * dense));
-    pattern = hatch(overPen, dense);
-    left += (canvas.width - was) / 2;
-    top += (canvas.height - wasHigh) / 2;
-    if (!placed && scene().layers && canvas.width > 1) view.fitAll();
-    draw(); // at once: a canvas that was resized is empty
-  }).observe(canvas);
+  /** A point of the page on the plane. */
+  toPlane({ clientX, clientY }) {
+    const box = this.#canvas.getBoundingClientRect();
+    return { x: ((clientX - box.left) * this.#dense - this.#left) / this.#scale, y: ((clientY - box.top) * this.#dense - this.#top) / this.#scale };
+  }
 
-  const view = {
-    ask,
-    get scale() {
-      return scale / dense;
-    },
-    /** A point of the page on the plane. */
-    toPlane(event) {
-      const box = canvas.getBoundingClientRect();
-      return { x: ((event.clientX - box.left) * dense - left) / scale, y: ((event.clientY - box.top) * dense - top) / scale };
-    },
-    /** The middle of what is seen. */
-    middle: () => ({ x: (canvas.width / 2 - left) / scale, y: (canvas.height / 2 - top) / scale }),
-    pan(dx, dy) {
-      left += dx * dense;
-      top += dy * dense;
-      ask();
-    },
-    /** Zooms by a factor and keeps a point of the plane where it is. */
-    zoom(factor, at = view.middle()) {
-      const next = Math.min(ZOOM.most * dense, Math.max(ZOOM.least, scale * factor));
-      left += at.x * (scale - next);
-      top += at.y * (scale - next);
-      scale = next;
-      ask();
-    },
-    /** The picture and the frame, whole. */
-    fitAll() {
-      const { layers, frame } = scene();
-      if (!layers || canvas.width < 2) return void (placed = false);
-      const { picture, origin } = layers;
-      const x = Math.min(origin.x, frame.x);
-      const y = Math.min(origin.y, frame.y);
-      const right = Math.max(origin.x + picture.width, frame.x + frame.side);
-      const bottom = Math.max(origin.y + picture.height, frame.y + frame.side);
-      placed = true;
-      fit({ x, y, width: right - x, height: bottom - y });
-    },
-  };
-  return view;
+  /** The middle of what is seen. */
+  middle() {
+    return { x: (this.#canvas.width / 2 - this.#left) / this.#scale, y: (this.#canvas.height / 2 - this.#top) / this.#scale };
+  }
+
+  /** @param {number} dx px of the page @param {number} dy */
+  pan(dx, dy) {
+    this.#left += dx * this.#dense;
+    this.#top += dy * this.#dense;
+    this.ask();
+  }
+
+  /** Zooms by a factor and keeps a point of the plane where it is. */
+  zoom(factor, at = this.middle()) {
+    const next = Math.min(ZOOM.most * this.#dense, Math.max(ZOOM.least, this.#scale * factor));
+    this.#left += at.x * (this.#scale - next);
+    this.#top += at.y * (this.#scale - next);
+    this.#scale = next;
+    this.ask();
+  }
+
+  /** Shows the picture and the frame whole; later, if the canvas is not on the screen yet. */
+  fitAll() {
+    const { layers, frame } = this.#scene();
+    this.#placed = layers !== null && this.#canvas.width > 1;
+    if (!this.#placed) return;
+    const { picture, origin } = layers;
+    const x = Math.min(origin.x, frame.x);
+    const y = Math.min(origin.y, frame.y);
+    const width = Math.max(origin.x + picture.width, frame.x + frame.side) - x;
+    const height = Math.max(origin.y + picture.height, frame.y + frame.side) - y;
+    const margin = Math.min(56 * this.#dense, this.#canvas.width / 10);
+    const fitting = Math.min((this.#canvas.width - margin * 2) / width, (this.#canvas.height - margin * 2) / height, 8 * this.#dense);
+    this.#scale = Math.max(ZOOM.least, fitting);
+    this.#left = this.#canvas.width / 2 - (x + width / 2) * this.#scale;
+    this.#top = this.#canvas.height / 2 - (y + height / 2) * this.#scale;
+    this.ask();
+  }
 }

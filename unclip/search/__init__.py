@@ -1,0 +1,1 @@
+"""Finding pictures, and the moments of videos, from a sentence or a picture, by CLIP's embeddings of them."""

@@ -1,0 +1,1 @@
+"""Searching over HTTP: clip-retrieval's contract and the page's, over one process that holds the CLIPs and the indices."""
