@@ -73,6 +73,33 @@ def test_neighbours_are_those_of_brute_force_over_shards_and_blocks(tmp_path, pa
     assert nearest(index, random_queries(1, count), 1)[0].dtype == torch.float32
 
 
+@pytest.mark.parametrize("count", [1, 3])
+def test_an_index_that_is_asked_again_is_copied_where_that_is_quicker(tmp_path, passes, monkeypatch, count):
+    monkeypatch.setattr(rows, "bf16_gains", lambda: True)
+    matrix = random_rows(12) * np.exp(np.random.default_rng(12).uniform(-12, 8, (2000, 1)))
+    matrix[::7] = 0
+    index = foreign_index(tmp_path / "i", [matrix[:700].astype(np.float16), matrix[700:].astype(np.float16)])
+    for dtypes in (["float16"], ["bfloat16"]):
+        passes.clear()
+        assert same(index, random_queries(12, count), 3)
+        assert passes[:1] == dtypes
+    assert same(index, random_queries(13, 20))
+    monkeypatch.setattr(rows, "COPIED", 2 * 2000 * 64 - 1)
+    passes.clear()
+    assert same(index, random_queries(14, count))
+    assert passes[0] == "float16"
+
+
+def test_rows_nearly_alike_in_a_copy_are_asked_in_fp16_too(tmp_path, passes, monkeypatch):
+    monkeypatch.setattr(rows, "bf16_gains", lambda: True)
+    matrix = random_rows(4, 1) + 3e-3 * random_rows(5, 1500)
+    index = foreign_index(tmp_path / "i", [matrix.astype(np.float16), random_rows(6, 500).astype(np.float16)])
+    for _ in range(2):
+        passes.clear()
+        assert same(index, torch.from_numpy(random_rows(4, 1)).float() + 0.1 * random_queries(4, 1), 10)
+    assert passes[:2] == ["bfloat16", "float16"]
+
+
 @pytest.mark.parametrize("count", [1, 20])
 def test_lengths_of_our_own_rows_are_taken_for_one(tmp_path, passes, count):
     """A row that is NaN nevertheless, as a broken CLIP makes it, is found by nobody."""

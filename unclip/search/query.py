@@ -54,11 +54,10 @@ def nearest(
     k = min(k, len(side))
     if not len(q):
         return torch.zeros(0, k), torch.zeros(0, k, dtype=torch.int64)
-    quick = torch.float16 if len(q) <= FEW else torch.bfloat16 if has_bf16(torch.device("cpu")) else torch.float32
     cosines = torch.full((len(q), k), -torch.inf)
     ids = torch.zeros((len(q), k), dtype=torch.int64)
     unsure = torch.arange(len(q))
-    for dtype in dict.fromkeys((quick, torch.float32)):
+    for dtype in _types(side, len(q)):
         last, candidates = _candidates(side, q[unsure].float(), k + SPARE[dtype], dtype, progress)
         cosines[unsure], ids[unsure] = compare(side, q[unsure], candidates, k)
         sure = (cosines[unsure, -1] > last + _slack(side, q[unsure], last, dtype)) | (last == -torch.inf)
@@ -146,6 +145,15 @@ def asked(index: Index, queries: Tensor, k: int, among: Among) -> Side:
     return side
 
 
+def _types(side: Side, queries: int) -> Sequence[torch.dtype]:
+    """In which so many queries are multiplied, until they are sure."""
+    side.asked += 1
+    if queries > FEW:
+        return (torch.bfloat16, torch.float32) if has_bf16(torch.device("cpu")) else (torch.float32,)
+    halves = (torch.bfloat16, torch.float16) if side.worth_copying() else (torch.float16,)
+    return (*halves, torch.float32)
+
+
 def _candidates(side: Side, q: Tensor, m: int, dtype: torch.dtype, progress: Progress | None) -> tuple[Tensor, Tensor]:
     """The ids (Q, m) of the rows whose quick products with q (Q, E) are best, and what no other row's exceeds (Q,)."""
     best, ids = torch.zeros(len(q), 0), torch.zeros(len(q), 0, dtype=torch.int64)
@@ -165,7 +173,11 @@ def _candidates(side: Side, q: Tensor, m: int, dtype: torch.dtype, progress: Pro
 def _quick(block: Block, q: Tensor, dtype: torch.dtype) -> Iterator[tuple[int, Tensor]]:
     """Nearly the cosines (Q, n) with some of a block's rows, and where these begin; -inf for rows without a direction."""
     place = 0
-    for products in _narrow(block, q) if dtype == torch.float16 and block.narrow else _wide(block, q, dtype):
+    if dtype == torch.bfloat16 and len(q) <= FEW:
+        parts = _copied(block, q)
+    else:
+        parts = _narrow(block, q) if dtype == torch.float16 and block.narrow else _wide(block, q, dtype)
+    for products in parts:
         rows = slice(place, place + products.shape[1])
         cosines = products * block.inverse[rows]
         yield place, cosines if block.void is None else cosines.masked_fill_(block.void[rows], -torch.inf)
@@ -175,6 +187,13 @@ def _quick(block: Block, q: Tensor, dtype: torch.dtype) -> Iterator[tuple[int, T
 def _narrow(block: Block, q: Tensor) -> Iterator[Tensor]:
     """Products in fp16, summed in fp32, at nearly the speed of memory; then handed out in pieces."""
     yield from (q.half() @ block.rows.T).split(SERIAL // len(q), dim=1)
+
+
+def _copied(block: Block, q: Tensor) -> Iterator[Tensor]:
+    """Products with the rows' copy, at the speed of memory for one query, which has a kernel of its own."""
+    narrow = q.bfloat16()
+    products = torch.mv(block.copied, narrow[0])[None] if len(q) == 1 else narrow @ block.copied.T
+    yield from products.split(SERIAL // len(q), dim=1)
 
 
 def _wide(block: Block, q: Tensor, dtype: torch.dtype) -> Iterator[Tensor]:
