@@ -15,12 +15,13 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
-from playwright.sync_api import sync_playwright
+from playwright.sync_api import expect, sync_playwright
 
 CHROMIUM = next(
     filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable"))), None
 )
 QUICK = 20_000  # ms that anything on the page may take here
+expect.set_options(timeout=QUICK)
 STEP = 0.08  # seconds of a step of the stub, which takes ten
 
 
@@ -130,7 +131,7 @@ def generate(page, prompt: str, pictures: int = 4):
     page.press("#prompt", "Control+Enter")
     card = page.locator(".card", has_text=prompt).first
     card.wait_for()
-    assert card.locator(".tile").count() == pictures
+    expect(card.locator(".tile")).to_have_count(pictures)
     return card
 
 

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from conftest import downloaded, finished, generate, until
 from PIL import Image
+from playwright.sync_api import expect
 
 from unclip.server.provenance import COLOURS
 from unclip.server.uploads import chunk
@@ -59,14 +60,14 @@ def test_what_the_model_will_not_read_is_told_while_it_is_typed(shared_server, o
     page.select_option("#field-model", "icons")
     page.fill("#prompt", "cat " * 22)
     page.get_by_text("22 of 22 tokens").wait_for()
-    assert page.locator("#prompt-cut").is_hidden()
+    expect(page.locator("#prompt-cut")).to_be_hidden()
     page.fill("#prompt", "cat " * 22 + "and a dog")
     page.locator("#prompt-cut s", has_text="and a dog").wait_for()
-    assert page.get_by_text("25 of 22 tokens").is_visible()
+    expect(page.get_by_text("25 of 22 tokens")).to_be_visible()
     until(lambda: "Left out: and a dog" in page.locator("#announcer").inner_text())
     page.fill("#prompt", "cat")
     page.get_by_text("1 of 22 tokens").wait_for()
-    assert page.locator("#prompt-cut").is_hidden()
+    expect(page.locator("#prompt-cut")).to_be_hidden()
 
 
 def test_a_picture_made_here_offers_its_settings(shared_server, open_page, plain):
@@ -81,9 +82,9 @@ def test_a_picture_made_here_offers_its_settings(shared_server, open_page, plain
     bring(page, "drop", png)
     page.get_by_role("dialog", name="This picture was made here").get_by_text("once upon a file").wait_for()
     page.get_by_role("button", name="Reuse its settings").click()
-    assert page.input_value("#prompt") == "once upon a file"
-    assert page.input_value("#field-seed") == "79"  # the third picture's own
-    assert page.input_value("#field-steps") == "4"
+    expect(page.locator("#prompt")).to_have_value("once upon a file")
+    expect(page.locator("#field-seed")).to_have_value("79")  # the third picture's own
+    expect(page.locator("#field-steps")).to_have_value("4")
     assert attached(page, 0) == []
     bring(page, "paste", png)
     page.get_by_role("button", name="Use as a picture").click()
@@ -109,9 +110,9 @@ def test_a_picture_of_the_command_line_offers_its_settings_too(shared_server, op
     words = '{"prompt": "een uil 🦉", "seed": 5, "model": "icons", "candidates": 2, "parents": []}'
     bring(page, "drop", with_text(plain, b"unclip\0\0\0\0\0" + words.encode()))
     page.get_by_role("button", name="Reuse its settings").click()
-    assert page.input_value("#prompt") == "een uil 🦉"
-    assert page.input_value("#field-seed") == "5"
-    assert page.input_value("#field-model") == "icons"
+    expect(page.locator("#prompt")).to_have_value("een uil 🦉")
+    expect(page.locator("#field-seed")).to_have_value("5")
+    expect(page.locator("#field-model")).to_have_value("icons")
 
 
 def test_a_picture_is_dragged_from_the_history(shared_server, open_page):
@@ -126,7 +127,7 @@ def test_a_picture_is_dragged_from_the_history(shared_server, open_page):
     page.mouse.move(box["x"] + 20, box["y"] + 20, steps=4)
     page.mouse.up()
     until(lambda: page.get_attribute("#edit", "data-state") == "ready")
-    assert page.locator(".drop-tray").is_hidden()
+    expect(page.locator(".drop-tray")).to_be_hidden()
 
 
 def test_pictures_of_the_history_are_chosen_and_blended(shared_server, open_page):
@@ -178,8 +179,8 @@ def test_downloads_are_signed_and_stripped_as_switched(shared_server, open_page)
     until(lambda: page.evaluate("location.hash") in ("", "#/"))
     page.reload()
     page.click("summary")
-    assert page.locator("#fold-signature").is_checked()
-    assert not page.locator("#fold-settings").is_checked()
+    expect(page.locator("#fold-signature")).to_be_checked()
+    expect(page.locator("#fold-settings")).not_to_be_checked()
 
 
 def test_a_picture_is_shared_by_the_system_where_it_can(shared_server, open_page):

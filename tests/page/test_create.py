@@ -4,13 +4,14 @@ import re
 
 import pytest
 from conftest import Server, begin_long, finished, generate, until
+from playwright.sync_api import expect
 
 
 def test_words_become_four_pictures_that_grow_out_of_noise(shared_server, open_page):
     page = open_page(shared_server.url)
     card = generate(page, "a red kite over the sea")
     card.locator(".growing .preview:visible").first.wait_for()
-    assert page.locator(".queue-opener").is_visible()
+    expect(page.locator(".queue-opener")).to_be_visible()
     finished(card)
     assert (
         page.evaluate(
@@ -18,9 +19,9 @@ def test_words_become_four_pictures_that_grow_out_of_noise(shared_server, open_p
         )
         == 256
     )
-    assert card.locator(".card-meta").inner_text().startswith("From words")
+    expect(card.locator(".card-meta")).to_have_text(re.compile("^From words"), use_inner_text=True)
     until(lambda: not page.locator(".queue-opener").is_visible())
-    assert page.locator("#announcer").inner_text() == "4 pictures are ready: a red kite over the sea"
+    expect(page.locator("#announcer")).to_have_text("4 pictures are ready: a red kite over the sea", use_inner_text=True)
 
 
 def test_settings_reach_the_server_and_come_back_by_reuse(shared_server, open_page):
@@ -37,8 +38,8 @@ def test_settings_reach_the_server_and_come_back_by_reuse(shared_server, open_pa
     page.fill("#prompt", "something else")
     card.get_by_role("button", name="Open picture 2 of 2").click()
     page.get_by_role("button", name="Reuse settings").last.click()
-    assert page.input_value("#prompt") == "with settings"
-    assert page.input_value("#field-seed") == "42"  # the second picture's own
+    expect(page.locator("#prompt")).to_have_value("with settings")
+    expect(page.locator("#field-seed")).to_have_value("42")  # the second picture's own
 
 
 def test_cancel_stops_and_says_so(own_server, open_page):
@@ -46,8 +47,8 @@ def test_cancel_stops_and_says_so(own_server, open_page):
     card = begin_long(page, "soon not wanted")
     card.get_by_role("button", name="Cancel").click()
     card.get_by_text("Stopped").wait_for()
-    assert card.get_attribute("data-state") == "cancelled"
-    assert card.locator("progress").is_hidden()
+    expect(card).to_have_attribute("data-state", "cancelled")
+    expect(card.locator("progress")).to_be_hidden()
     page.fill("#field-steps", "")
     finished(generate(page, "wanted"))  # nothing is locked after it
 
@@ -59,8 +60,8 @@ def test_a_reload_in_the_middle_loses_nothing(own_server, open_page):
     page.reload()
     card = page.locator(".card", has_text="over a reload")
     card.locator(".growing .preview:visible").first.wait_for()
-    assert page.input_value("#prompt") == "half a sen"
-    assert card.locator("progress").is_visible()
+    expect(page.locator("#prompt")).to_have_value("half a sen")
+    expect(card.locator("progress")).to_be_visible()
 
 
 def test_a_lost_connection_is_taken_up_at_the_last_event(own_server, open_page):
@@ -118,9 +119,9 @@ def test_a_refusal_is_told_where_it_happened(shared_server, open_page, answer, p
     page.fill("#prompt", "refused")
     page.press("#prompt", "Enter")
     page.locator(place).get_by_text(words).wait_for()
-    assert page.locator(place).is_visible()
-    assert page.input_value("#prompt") == "refused"
-    assert page.locator(".submit").is_enabled()
+    expect(page.locator(place)).to_be_visible()
+    expect(page.locator("#prompt")).to_have_value("refused")
+    expect(page.locator(".submit")).to_be_enabled()
 
 
 def test_a_refusal_is_told_in_the_models_words(shared_server, open_page):
@@ -135,7 +136,7 @@ def test_a_failed_job_says_why(shared_server, open_page):
     page = open_page(shared_server.url)
     card = generate(page, "stub: no memory")
     card.get_by_text("There was not enough memory").wait_for()
-    assert page.locator(".card", has_text="stub: no memory").locator(".card-actions button").count() == 3
+    expect(page.locator(".card", has_text="stub: no memory").locator(".card-actions button")).to_have_count(3)
 
 
 def test_an_empty_prompt_is_not_sent(shared_server, open_page):
@@ -148,10 +149,10 @@ def test_markup_in_a_prompt_stays_words(shared_server, open_page):
     page = open_page(shared_server.url)
     prompt = "<img src=x onerror=\"document.title='taken'\"><script>document.title='taken'</script>"
     card = generate(page, prompt)
-    assert card.locator("h2").inner_text() == prompt
+    expect(card.locator("h2")).to_have_text(prompt, use_inner_text=True)
     finished(card)
     card.locator(".tile-open").first.click()
-    assert page.locator(".viewer-title").inner_text() == prompt
+    expect(page.locator(".viewer-title")).to_have_text(prompt, use_inner_text=True)
     assert page.title() == "unclip"
 
 
@@ -161,7 +162,7 @@ def test_surprise_me_and_examples_fill_the_prompt(own_server, open_page):
     until(lambda: page.input_value("#prompt") != "")
     page.locator("button.example").first.click()
     page.locator(".card").wait_for()
-    assert not page.locator(".first-steps").is_visible()
+    expect(page.locator(".first-steps")).to_be_hidden()
 
 
 def test_the_queue_lists_and_empties(own_server, open_page):
@@ -175,7 +176,7 @@ def test_the_queue_lists_and_empties(own_server, open_page):
     panel = page.locator("#queue-list")
     panel.get_by_role("button", name="Cancel all").click()
     until(lambda: page.locator(".card[data-state=cancelled]").count() == 3)
-    assert not panel.is_visible()
+    expect(panel).to_be_hidden()
 
 
 def four_jobs(page) -> None:
@@ -232,8 +233,8 @@ def test_what_waits_is_cleared_and_what_runs_goes_on(slow_server, open_page):
     four_jobs(page)
     page.get_by_role("button", name="Clear waiting").click()
     until(lambda: page.locator(".card[data-state=cancelled]").count() == 3)
-    assert page.locator(".card[data-state=running]").count() == 1
-    assert page.locator("#queue-list li").count() == 1
+    expect(page.locator(".card[data-state=running]")).to_have_count(1)
+    expect(page.locator("#queue-list li")).to_have_count(1)
 
 
 def test_a_job_that_waits_goes_back_into_the_prompt_box(slow_server, open_page):
@@ -242,11 +243,11 @@ def test_a_job_that_waits_goes_back_into_the_prompt_box(slow_server, open_page):
     page.get_by_role("button", name="Back to the prompt box: waits b").click()
     until(lambda: page.input_value("#prompt") == "waits b")
     until(lambda: page.locator(".card", has_text="waits b").count() == 0)
-    assert page.locator("#queue-list").is_hidden()
+    expect(page.locator("#queue-list")).to_be_hidden()
     card = page.locator(".card", has_text="waits c")
     card.get_by_role("button", name="Back to the prompt box").click()
     until(lambda: page.input_value("#prompt") == "waits c")
-    assert page.locator(".card").count() == 2
+    expect(page.locator(".card")).to_have_count(2)
 
 
 def test_a_job_that_began_meanwhile_is_not_taken_back(shared_server, open_page):
@@ -273,7 +274,7 @@ def test_one_picture_is_left_out_and_the_others_come(shared_server, open_page):
     page.reload()
     card = page.locator(".card", has_text="all but one")
     until(lambda: card.locator(".tile[data-state=done]").count() == 3)
-    assert card.locator(".tile").nth(1).inner_text() == "Left out"
+    expect(card.locator(".tile").nth(1)).to_have_text("Left out", use_inner_text=True)
 
 
 def test_it_is_said_when_a_job_should_be_done(slow_server, open_page):
@@ -305,8 +306,8 @@ def test_a_killed_server_and_a_reload_lose_neither_the_order_nor_the_holes(slow_
     page.click(".queue-opener")
     until(lambda: waiting(page) == ["waits c", "waits b"])
     until(lambda: card.get_attribute("data-state") == "running")
-    assert page.input_value("#prompt") == "waits a"
-    assert page.locator(".card", has_text="waits a").count() == 0
+    expect(page.locator("#prompt")).to_have_value("waits a")
+    expect(page.locator(".card", has_text="waits a")).to_have_count(0)
     card.locator(".growing .preview:visible").first.wait_for()
 
 

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from conftest import downloaded, until
 from PIL import Image
+from playwright.sync_api import expect
 
 SIDE = 256
 
@@ -123,8 +124,8 @@ def test_brush_eraser_and_undo_agree_on_the_mask(shared_server, open_page, drawi
     page.get_by_text("Nothing in the frame is to be painted").wait_for()
     for _ in range(4):
         page.keyboard.press("Control+z")
-    assert page.get_by_role("button", name="Undo").is_disabled()
-    assert page.get_by_role("button", name="Redo").is_enabled()
+    expect(page.get_by_role("button", name="Undo")).to_be_disabled()
+    expect(page.get_by_role("button", name="Redo")).to_be_enabled()
 
 
 def test_the_keyboard_paints_too(shared_server, open_page, drawing):
@@ -132,7 +133,7 @@ def test_the_keyboard_paints_too(shared_server, open_page, drawing):
     page.focus("canvas.plane")
     page.keyboard.press("ArrowRight")
     page.keyboard.press("Space")
-    assert page.get_by_role("button", name="Undo").is_enabled()
+    expect(page.get_by_role("button", name="Undo")).to_be_enabled()
     page.keyboard.press("Control+Enter")
     until(lambda: page.get_attribute("#edit", "data-state") == "choosing")
     page.keyboard.press("Escape")
@@ -169,7 +170,7 @@ def test_a_reload_brings_the_canvas_and_its_job_back(own_server, open_page, draw
     until(lambda: page.evaluate(KEPT))  # a moment after the last change
     page.reload()
     until(lambda: page.get_attribute("#edit", "data-state") == "choosing")
-    assert page.input_value("#editor-prompt") == "over a reload"
+    expect(page.locator("#editor-prompt")).to_have_value("over a reload")
     page.get_by_role("button", name="Accept").click()
     changed = (save(page)[..., :3] != drawing).any(-1).sum()
     assert 200 < changed < SIDE * SIDE / 8

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from conftest import Server, generate, until
 from PIL import Image
+from playwright.sync_api import expect
 
 from unclip.server.jobs import JobRequest
 from unclip.server.store import Store
@@ -159,7 +160,7 @@ def test_a_card_that_has_the_focus_keeps_it_however_far_one_scrolls(whole):
     job = int(page.locator(".card").nth(5).get_attribute("data-job").removeprefix("job-"))
     page.locator(f".card[data-job=job-{job}]").get_by_role("button", name="Reuse settings").focus()
     to(page, 0.1)
-    assert page.locator(f".card[data-job=job-{job - 3}]").count() == 0
+    expect(page.locator(f".card[data-job=job-{job - 3}]")).to_have_count(0)
     focused = "document.activeElement.closest('.card')?.dataset.job"
     assert page.evaluate(focused) == f"job-{job}"
     page.keyboard.press("PageDown")
@@ -180,4 +181,4 @@ def test_the_queue_leads_to_a_card_from_anywhere(own_server, open_page):
     page.click(".queue-opener")
     page.locator(".queue-name", has_text="far from here").click()
     until(lambda: page.evaluate("document.activeElement.closest('.card') !== null"))
-    assert page.locator(".card", has_text="far from here").is_visible()
+    expect(page.locator(".card", has_text="far from here")).to_be_visible()

@@ -1,6 +1,7 @@
 """The page of a map, opened from the disk in a Chromium: pointing, keys, legend, finding, zooming, and no call outside."""
 
 import io
+import re
 import sys
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import torch
 from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
+from playwright.sync_api import expect
 from test_house_page import LONGEST, MOST_LINES, blanked, functions
 
 import unclip.maps
@@ -72,7 +74,7 @@ def colour(page, x: float, y: float) -> tuple[int, ...]:
 def test_pointing_shows_the_picture_its_caption_and_the_lines_of_its_pair(opened):
     page = opened()
     card = page.locator("#card")
-    assert not card.is_visible()
+    expect(card).to_be_hidden()
     at = page.evaluate("clouds[1].places.findIndex((_, at) => nearest(...screen(clouds[1], at)).cloud === clouds[1])")
     (x, y), (px, py) = page.evaluate(f"[screen(clouds[1], {at}), screen(clouds[0], {at})]")
     middle = (x + px) / 2, (y + py) / 2
@@ -80,9 +82,9 @@ def test_pointing_shows_the_picture_its_caption_and_the_lines_of_its_pair(opened
     point_at(page, 1, at)
     card.wait_for()
     chosen = page.evaluate("chosen.cloud.rows[chosen.at]")
-    assert page.locator("#caption").inner_text() == f"thing {chosen}"
-    assert f"captions · {chosen}.png" in page.locator("#details").inner_text()
-    assert "the prior's z: cosine" in page.locator("#details").inner_text()
+    expect(page.locator("#caption")).to_have_text(f"thing {chosen}", use_inner_text=True)
+    expect(page.locator("#details")).to_contain_text(f"captions · {chosen}.png", use_inner_text=True)
+    expect(page.locator("#details")).to_contain_text("the prior's z: cosine", use_inner_text=True)
     grey = page.evaluate("document.getElementById('thumbnail').getContext('2d').getImageData(24, 24, 1, 1).data[0]")
     assert abs(grey - 8 * chosen) < 8
     assert colour(page, *middle) != before
@@ -126,11 +128,11 @@ def test_the_legend_takes_a_cloud_away_and_brings_it_back(opened):
     there = colour(page, x, y)
     button = page.get_by_role("button", name="pictures (30)")
     button.press("Enter")
-    assert button.get_attribute("aria-pressed") == "false"
+    expect(button).to_have_attribute("aria-pressed", "false")
     assert colour(page, x, y) != there
     assert page.evaluate("(() => { let n = 0; each(() => n++); return n; })()") == 2 * COUNT
     button.click()
-    assert button.get_attribute("aria-pressed") == "true"
+    expect(button).to_have_attribute("aria-pressed", "true")
     assert colour(page, x, y) == there
 
 
@@ -155,13 +157,13 @@ def test_wheel_and_drag_move_the_map_under_the_pointer(opened):
 def test_a_caption_is_found(opened):
     page = opened()
     page.fill("#find", "THING 2")
-    assert page.locator("#found").inner_text().startswith("11 found")  # 2 and 20 to 29
+    expect(page.locator("#found")).to_have_text(re.compile("^11 found"), use_inner_text=True)  # 2 and 20 to 29
     page.press("#find", "Enter")
-    assert page.locator("#caption").inner_text() == "thing 2"
+    expect(page.locator("#caption")).to_have_text("thing 2", use_inner_text=True)
     page.press("#find", "Enter")
-    assert page.locator("#caption").inner_text() == "thing 20"
+    expect(page.locator("#caption")).to_have_text("thing 20", use_inner_text=True)
     page.fill("#find", "nowhere")
-    assert page.locator("#found").inner_text() == "0 found"
+    expect(page.locator("#found")).to_have_text("0 found", use_inner_text=True)
 
 
 def test_light_and_dark(opened):

@@ -4,6 +4,7 @@ import io
 
 from conftest import downloaded, finished, generate, until
 from PIL import Image
+from playwright.sync_api import expect
 
 
 def upload(page, colour: str, size=(64, 64)) -> None:
@@ -19,16 +20,16 @@ def test_the_viewer_says_what_a_picture_is_and_the_keys_work(shared_server, open
     card = finished(generate(page, "to be looked at"))
     card.get_by_role("button", name="Open picture 2 of 4").click()
     until(lambda: "Picture 2 of 4" in page.locator(".viewer-panel").inner_text())
-    assert page.locator(".viewer-title").inner_text() == "to be looked at"
+    expect(page.locator(".viewer-title")).to_have_text("to be looked at", use_inner_text=True)
     page.keyboard.press("ArrowRight")
     until(lambda: "Picture 3 of 4" in page.locator(".viewer-panel").inner_text())
     seed = int(card.locator(".card-meta").inner_text().rsplit("seed ", 1)[1])
-    assert f"Seed\n{seed + 2}" in page.locator(".details").inner_text()
+    expect(page.locator(".details")).to_contain_text(f"Seed\n{seed + 2}", use_inner_text=True)
     picture = downloaded(page, lambda: page.keyboard.press("d"))
     assert picture.size == (256, 256)
     page.keyboard.press("Escape")
     until(lambda: page.evaluate("location.hash") in ("", "#/"))
-    assert not page.locator(".viewer").is_visible()
+    expect(page.locator(".viewer")).to_be_hidden()
     with page.expect_request(lambda request: request.url.endswith("/api/jobs") and request.method == "POST") as sent:
         card.get_by_role("button", name="Open picture 1 of 4").click()
         until(lambda: "Picture 1 of 4" in page.locator(".viewer-panel").inner_text())
@@ -60,8 +61,8 @@ def test_two_pictures_blend_under_a_slider(shared_server, open_page):
     card.locator("input[type=range]").focus()
     page.keyboard.press("Home")
     page.keyboard.press("ArrowRight")
-    assert card.locator("input[type=range]").get_attribute("aria-valuetext") == "Frame 2 of 5"
-    assert card.locator(".flip-stage > img:visible").count() == 1
+    expect(card.locator("input[type=range]")).to_have_attribute("aria-valuetext", "Frame 2 of 5")
+    expect(card.locator(".flip-stage > img:visible")).to_have_count(1)
 
 
 def test_a_picture_is_changed_by_words_and_guided_by_words(shared_server, open_page):
@@ -78,7 +79,7 @@ def test_a_picture_is_changed_by_words_and_guided_by_words(shared_server, open_p
     finished(page.locator(".card", has_text="a cat → a dog").first)
     page.click("label[for=task-image_to_image]")
     card = generate(page, "a cat in oil")
-    assert card.locator(".parents img").count() == 1
+    expect(card.locator(".parents img")).to_have_count(1)
     finished(card)
 
 
@@ -147,4 +148,4 @@ def test_everything_by_keyboard_alone(own_server, open_page):
     page.keyboard.press("?")
     page.get_by_role("heading", name="Keyboard").wait_for()
     page.keyboard.press("Escape")
-    assert not page.locator(".sheet").is_visible()
+    expect(page.locator(".sheet")).to_be_hidden()

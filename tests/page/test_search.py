@@ -2,11 +2,13 @@
 
 import base64
 import io
+import re
 
 import pytest
 import test_access
 from conftest import Server, finished, until
 from PIL import Image
+from playwright.sync_api import expect
 from toy_index import Indexed
 from toy_search import drawn
 
@@ -52,8 +54,8 @@ def best(page) -> str:
 def test_there_is_no_tab_without_an_index(shared_server, open_page):
     page = open_page(f"{shared_server.url}#/search")
     page.locator("#create").wait_for()
-    assert not page.get_by_role("link", name="Search").is_visible()
-    assert not page.locator("#search").is_visible()
+    expect(page.get_by_role("link", name="Search")).to_be_hidden()
+    expect(page.locator("#search")).to_be_hidden()
 
 
 def test_words_find_and_the_address_finds_again(server, open_page):
@@ -63,23 +65,24 @@ def test_words_find_and_the_address_finds_again(server, open_page):
     page.click(".submit >> visible=true")
     page.get_by_text("Say what to look for, or add a picture.").wait_for()
     tiles = seek(page, "a red disc")
-    assert page.locator(".search-status").inner_text().startswith(f"The nearest {ROWS} of {ROWS} pictures, in ")
+    status = re.compile(f"^The nearest {ROWS} of {ROWS} pictures, in ")
+    expect(page.locator(".search-status")).to_have_text(status, use_inner_text=True)
     scores = [float(tile.locator(".found-meta span").first.inner_text()) for tile in tiles.all()]
     assert scores == sorted(scores, reverse=True)
     words = page.locator(".found-words").all_inner_texts()
     assert {"a red disc", "two green stars", "film.mp4"} <= {word.rpartition("/")[2] for word in words}
-    assert page.locator(".found", has_text="film.mp4").get_by_text("0:01").count() == 1
+    expect(page.locator(".found", has_text="film.mp4").get_by_text("0:01")).to_have_count(1)
     page.reload()
     until(lambda: page.locator(".found").count() == ROWS)
-    assert page.locator("#search-words").input_value() == "a red disc"
-    assert page.locator(".found-words").all_inner_texts() == words
+    expect(page.locator("#search-words")).to_have_value("a red disc")
+    expect(page.locator(".found-words")).to_have_text(words, use_inner_text=True)
     seek(page, "a blue square")
     page.go_back()
     until(lambda: page.locator(".found-words").all_inner_texts() == words)
     page.get_by_role("link", name="Collections").click()
     page.get_by_role("link", name="Search").click()  # leads back to what was found
     until(lambda: page.locator("#search-words").input_value() == "a red disc")
-    assert page.locator(".found").count() == ROWS
+    expect(page.locator(".found")).to_have_count(ROWS)
 
 
 def test_a_picture_finds_itself_and_words_may_weigh_against_it(server, open_page):
@@ -94,21 +97,21 @@ def test_a_picture_finds_itself_and_words_may_weigh_against_it(server, open_page
     page.evaluate(drop, base64.b64encode(buffer.getvalue()).decode())
     until(lambda: page.locator(".found").count() == ROWS)
     assert best(page).endswith("005.png")
-    assert page.locator(".found-meta span").first.inner_text() == "1.000"
-    assert not page.locator("#field-weight").is_visible()
+    expect(page.locator(".found-meta span").first).to_have_text("1.000", use_inner_text=True)
+    expect(page.locator("#field-weight")).to_be_hidden()
     page.fill("#search-words", "a blue square")
-    assert page.locator("[data-field=weight] .hint").inner_text() == "50 %"
+    expect(page.locator("[data-field=weight] .hint")).to_have_text("50 %", use_inner_text=True)
     with page.expect_request("**/api/search") as sent:
         page.locator("#field-weight").fill("0.8")
     asked = sent.value.post_data_json
     assert (asked["text"], asked["weight"], bool(asked["image"])) == ("a blue square", 0.8, True)
     with page.expect_response("**/api/search"):
         page.reload()
-    assert page.locator("#field-weight").input_value() == "0.8"
+    expect(page.locator("#field-weight")).to_have_value("0.8")
     page.locator(".attached-picture img").wait_for()
     page.get_by_role("button", name="Take the picture out").click()
     until(lambda: "picture=" not in address(page))
-    assert not page.locator("#field-weight").is_visible()
+    expect(page.locator("#field-weight")).to_be_hidden()
     assert page.evaluate("document.activeElement.id") == "search-words"
 
 
@@ -141,8 +144,8 @@ def test_a_result_is_opened_passed_on_and_closed(server, open_page):
     shown = again.locator(".found-viewer .viewer-title").inner_text()
     again.keyboard.press("m")
     until(lambda: again.locator(".attached-picture img").is_visible() and best(again) == shown)
-    assert not again.locator(".found-viewer").is_visible()
-    assert again.locator(".found-meta span").first.inner_text() == "1.000"
+    expect(again.locator(".found-viewer")).to_be_hidden()
+    expect(again.locator(".found-meta span").first).to_have_text("1.000", use_inner_text=True)
     again.reload()
     until(lambda: again.locator(".found").count() == ROWS and best(again) == shown)
 
@@ -155,7 +158,7 @@ def test_a_result_becomes_variations_or_goes_to_the_editor_or_the_prompt_box(ser
         page.get_by_role("button", name="Variations").last.click()
     assert (sent.value.post_data_json["task"], len(sent.value.post_data_json["images"])) == ("variations", 1)
     finished(page.locator(".card", has_text="Variations of a picture").first)
-    assert not page.locator(".found-viewer").is_visible()
+    expect(page.locator(".found-viewer")).to_be_hidden()
     page.go_back()  # to the picture that it was made of
     page.locator(".found-viewer").wait_for()
     with page.expect_event("requestfinished", lambda request: "/api/images" in request.url):
@@ -176,7 +179,7 @@ def test_what_was_made_finds_what_is_like_it(server, open_page):
     page.get_by_role("button", name="Find similar pictures").click()
     until(lambda: page.locator(".found").count() == ROWS)
     assert "picture=" in address(page)
-    assert page.locator("#search .attached-picture img").is_visible()
+    expect(page.locator("#search .attached-picture img")).to_be_visible()
 
 
 def test_a_file_that_is_gone_is_told_in_words(server, made, open_page):
@@ -186,7 +189,7 @@ def test_a_file_that_is_gone_is_told_in_words(server, made, open_page):
     try:
         page = open_page(f"{server.url}#/search?words=a+star", expected="404")
         page.get_by_text("Not there any more").wait_for()
-        assert page.locator(".found").count() == ROWS
+        expect(page.locator(".found")).to_have_count(ROWS)
     finally:
         path.write_bytes(content)
 

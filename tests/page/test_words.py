@@ -1,11 +1,13 @@
 """What the model reads in the words that are typed: told under them, kept quiet, and switched off."""
 
 import io
+import re
 
 import pytest
 import test_access
 from conftest import finished, generate, until
 from PIL import Image
+from playwright.sync_api import expect
 
 axe = test_access.axe
 
@@ -29,7 +31,7 @@ def lines(page, place: str = "prompt") -> list[str]:
 
 def tells(page, *expected: str, place: str = "prompt") -> None:
     until(lambda: lines(page, place) == [*expected])
-    assert page.locator(f"#{place}-read").is_visible() is bool(expected)
+    expect(page.locator(f"#{place}-read")).to_be_visible(visible=bool(expected))
 
 
 def described(page, selector: str) -> str:
@@ -97,7 +99,7 @@ def test_as_typed_is_a_switch_that_reaches_the_server_and_comes_back(worded, sha
     tells(page, "kitty: read as cat")
     page.get_by_role("switch", name="As typed").check()
     tells(page)
-    assert page.locator(".settings summary").inner_text().endswith("as typed")
+    expect(page.locator(".settings summary")).to_have_text(re.compile("as typed$"), use_inner_text=True)
     page.select_option("#field-model", "dall-e-2")
     page.fill("#field-steps", "4")
     with page.expect_request(lambda request: request.url.endswith("/api/jobs") and request.method == "POST") as sent:
@@ -105,19 +107,19 @@ def test_as_typed_is_a_switch_that_reaches_the_server_and_comes_back(worded, sha
     assert sent.value.post_data_json["as_typed"] is True
     page.reload()
     page.click("summary")
-    assert page.get_by_role("switch", name="As typed").is_checked()  # as the rest of the form
+    expect(page.get_by_role("switch", name="As typed")).to_be_checked()  # as the rest of the form
     page.get_by_role("switch", name="As typed").uncheck()
     card.get_by_role("button", name="Open picture 1 of 4").click()
     page.locator(".details dt", has_text="Words").wait_for()
     page.get_by_role("button", name="Reuse settings").last.click()
-    assert page.get_by_role("switch", name="As typed").is_checked()
+    expect(page.get_by_role("switch", name="As typed")).to_be_checked()
     made = card.locator(".tile-open").first.get_attribute("data-image")
     png = page.request.get(f"{shared_server.url}api/images/{made}").body()
     assert '"as_typed": true' in Image.open(io.BytesIO(png)).info["unclip"]
     page.get_by_role("switch", name="As typed").uncheck()
     page.set_input_files("input[type=file]", {"name": "a.png", "mimeType": "image/png", "buffer": png})
     page.get_by_role("button", name="Reuse its settings").click()
-    assert page.get_by_role("switch", name="As typed").is_checked()
+    expect(page.get_by_role("switch", name="As typed")).to_be_checked()
 
 
 def test_a_plain_request_says_nothing_of_it_and_nor_do_variations(worded):
