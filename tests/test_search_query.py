@@ -12,7 +12,7 @@ from toy_search import brute_force, drawn, fill, film, foreign_index, png, write
 from unclip.cli import main
 from unclip.clip import Clip, load_clip, unit
 from unclip.errors import ConfigError, DataError, RequestError, WeightsError
-from unclip.search import query, rows, sheet
+from unclip.search import codes, query, rows, sheet
 from unclip.search.ask import clip_of, embed_mix
 from unclip.search.build import build
 from unclip.search.layout import ClipOf, Index, Manifest, Row, write_manifest, write_shard
@@ -73,31 +73,30 @@ def test_neighbours_are_those_of_brute_force_over_shards_and_blocks(tmp_path, pa
     assert nearest(index, random_queries(1, count), 1)[0].dtype == torch.float32
 
 
+@pytest.mark.skipif(not codes.available(), reason="this processor does not multiply bytes")
 @pytest.mark.parametrize("count", [1, 3])
-def test_an_index_that_is_asked_again_is_copied_where_that_is_quicker(tmp_path, passes, monkeypatch, count):
-    monkeypatch.setattr(rows, "bf16_gains", lambda: True)
-    matrix = random_rows(12) * np.exp(np.random.default_rng(12).uniform(-12, 8, (2000, 1)))
+@pytest.mark.parametrize("dtype", [np.float16, np.float32])
+def test_rows_that_are_held_are_multiplied_as_bytes(tmp_path, passes, monkeypatch, count, dtype):
+    matrix = random_rows(12, 6000) * np.exp(np.random.default_rng(12).uniform(-12, 8, (6000, 1)))
     matrix[::7] = 0
-    index = foreign_index(tmp_path / "i", [matrix[:700].astype(np.float16), matrix[700:].astype(np.float16)])
-    for dtypes in (["float16"], ["bfloat16"]):
+    matrix[::13, 3] = np.nan
+    index = foreign_index(tmp_path / "i", [matrix[:700].astype(dtype), matrix[700:].astype(dtype)])
+    side = rows.side_of(index, "image")
+    for most, expected in ((6000 * 64 - 1, "float16"), (6000 * 64, "int8")):
+        monkeypatch.setattr(rows, "HELD", most)
+        side.hold()
         passes.clear()
         assert same(index, random_queries(12, count), 3)
-        assert passes[:1] == dtypes
-    assert same(index, random_queries(13, 20))
-    monkeypatch.setattr(rows, "COPIED", 2 * 2000 * 64 - 1)
-    passes.clear()
-    assert same(index, random_queries(14, count))
-    assert passes[0] == "float16"
+        assert passes == [expected]
 
 
-def test_rows_nearly_alike_in_a_copy_are_asked_in_fp16_too(tmp_path, passes, monkeypatch):
-    monkeypatch.setattr(rows, "bf16_gains", lambda: True)
+@pytest.mark.skipif(not codes.available(), reason="this processor does not multiply bytes")
+def test_rows_whose_bytes_are_nearly_alike_are_asked_in_fp16_too(tmp_path, passes):
     matrix = random_rows(4, 1) + 3e-3 * random_rows(5, 1500)
-    index = foreign_index(tmp_path / "i", [matrix.astype(np.float16), random_rows(6, 500).astype(np.float16)])
-    for _ in range(2):
-        passes.clear()
-        assert same(index, torch.from_numpy(random_rows(4, 1)).float() + 0.1 * random_queries(4, 1), 10)
-    assert passes[:2] == ["bfloat16", "float16"]
+    index = own_index(tmp_path, [unit(torch.from_numpy(matrix)).numpy(), random_rows(6, 500)])
+    rows.side_of(index, "image").hold()
+    assert same(index, torch.from_numpy(random_rows(4, 1)).float() + 0.1 * random_queries(4, 1), 10)
+    assert passes[:2] == ["int8", "float16"]
 
 
 @pytest.mark.parametrize("count", [1, 20])

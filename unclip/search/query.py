@@ -16,11 +16,12 @@ from torch import Tensor
 from unclip.clip import Clip, unit
 from unclip.device import has_bf16
 from unclip.errors import DataError, RequestError
+from unclip.search.codes import lost
 from unclip.search.layout import Index
 from unclip.search.rows import Among, Block, Side, side_of
 
 FEW = 8  # queries that are faster one by one, at the speed of memory, than together in bf16
-SPARE = {torch.float16: 30, torch.bfloat16: 246, torch.float32: 1014}  # candidates beyond k
+SPARE = {torch.int8: 1014, torch.float16: 30, torch.bfloat16: 246, torch.float32: 1014}  # candidates beyond k
 SERIAL = 1 << 15  # numbers up to which torch works on one thread, and nobody waits for another
 RESCORED = 1 << 22  # numbers of candidates that are in memory at once
 SHOT = 0.9  # cosine from which neighbouring frames of a video are of one shot
@@ -146,12 +147,10 @@ def asked(index: Index, queries: Tensor, k: int, among: Among) -> Side:
 
 
 def _types(side: Side, queries: int) -> Sequence[torch.dtype]:
-    """In which so many queries are multiplied, until they are sure."""
-    side.asked += 1
+    """In which so many queries are multiplied, one after the other until they are sure."""
     if queries > FEW:
         return (torch.bfloat16, torch.float32) if has_bf16(torch.device("cpu")) else (torch.float32,)
-    halves = (torch.bfloat16, torch.float16) if side.worth_copying() else (torch.float16,)
-    return (*halves, torch.float32)
+    return (torch.int8, torch.float16, torch.float32) if side.held else (torch.float16, torch.float32)
 
 
 def _candidates(side: Side, q: Tensor, m: int, dtype: torch.dtype, progress: Progress | None) -> tuple[Tensor, Tensor]:
@@ -173,11 +172,11 @@ def _candidates(side: Side, q: Tensor, m: int, dtype: torch.dtype, progress: Pro
 def _quick(block: Block, q: Tensor, dtype: torch.dtype) -> Iterator[tuple[int, Tensor]]:
     """Nearly the cosines (Q, n) with some of a block's rows, and where these begin; -inf for rows without a direction."""
     place = 0
-    if dtype == torch.bfloat16 and len(q) <= FEW:
-        parts = _copied(block, q)
-    else:
-        parts = _narrow(block, q) if dtype == torch.float16 and block.narrow else _wide(block, q, dtype)
-    for products in parts:
+    if dtype == torch.int8:
+        cosines = block.codes.cosines(q)
+        yield place, cosines if block.void is None else cosines.masked_fill_(block.void, -torch.inf)
+        return
+    for products in _narrow(block, q) if dtype == torch.float16 and block.narrow else _wide(block, q, dtype):
         rows = slice(place, place + products.shape[1])
         cosines = products * block.inverse[rows]
         yield place, cosines if block.void is None else cosines.masked_fill_(block.void[rows], -torch.inf)
@@ -189,13 +188,6 @@ def _narrow(block: Block, q: Tensor) -> Iterator[Tensor]:
     yield from (q.half() @ block.rows.T).split(SERIAL // len(q), dim=1)
 
 
-def _copied(block: Block, q: Tensor) -> Iterator[Tensor]:
-    """Products with the rows' copy, at the speed of memory for one query, which has a kernel of its own."""
-    narrow = q.bfloat16()
-    products = torch.mv(block.copied, narrow[0])[None] if len(q) == 1 else narrow @ block.copied.T
-    yield from products.split(SERIAL // len(q), dim=1)
-
-
 def _wide(block: Block, q: Tensor, dtype: torch.dtype) -> Iterator[Tensor]:
     narrow = q.to(dtype) if dtype == torch.bfloat16 else q
     for part in block.widened():
@@ -204,11 +196,13 @@ def _wide(block: Block, q: Tensor, dtype: torch.dtype) -> Iterator[Tensor]:
 
 def _slack(side: Side, q: Tensor, cosines: Tensor, dtype: torch.dtype) -> Tensor:
     """By how much a quick product may be off the cosine (Q,): what rounding the query, the rows, and the product takes."""
+    lengths = torch.finfo(torch.float16).eps / 2 if side.unit else 0.0  # which are taken for one
+    summed = 2 * q.shape[1] * torch.finfo(torch.float32).eps
+    if dtype == torch.int8:
+        return lost(q.float()) + max(block.codes.error for block in side.blocks) + lengths + summed
     half = torch.finfo(dtype).eps / 2
     query = (q.to(dtype).double() - q).norm(dim=1)
     rows = half if dtype == torch.bfloat16 else 0.0  # which are fp16, or exact
-    lengths = torch.finfo(torch.float16).eps / 2 if side.unit else 0.0  # which are taken for one
-    summed = 2 * q.shape[1] * torch.finfo(torch.float32).eps
     return (query + rows + lengths + half * (cosines.abs() + half) + summed).float()
 
 

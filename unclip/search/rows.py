@@ -3,13 +3,12 @@
 The pictures' rows of our own indices have length one. Others' have any length, are zeros or NaN, and a caption's are zeros
 where there is none: there, lengths are measured once, when a block is first read. Nobody finds a row without a direction.
 
-Where a processor multiplies fp16 at less than the speed of memory, a process that asks more than once keeps a copy in bf16.
+A process that asks often holds them in memory as bytes, which are multiplied at the speed of memory (codes.py).
 """
 
-import time
 import warnings
-from collections.abc import Callable, Iterator, Sequence
-from functools import cache, cached_property
+from collections.abc import Iterator, Sequence
+from functools import cached_property
 from typing import Literal
 from weakref import WeakKeyDictionary
 
@@ -17,8 +16,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from unclip.device import has_bf16
 from unclip.errors import DataError
+from unclip.search import codes
 from unclip.search.layout import TEXTS, Index
 
 Among = Literal["image", "text"]
@@ -26,9 +25,7 @@ Among = Literal["image", "text"]
 
 BLOCK = 1 << 20  # rows that are multiplied at once: threads that wait for each other should do so seldom
 WIDENED = 1 << 24  # numbers that are in fp32 at once, 64 MB: for the same reason
-COPIED = 1 << 31  # bytes of rows of one side that a process copies at most: two million rows of 512 numbers
-PROBED = (1 << 14, 512)  # rows and numbers by which the speed of a product is told: longer than its call takes
-GAIN = 1.25  # how much faster a copy has to be, to be worth its memory
+HELD = 1 << 31  # bytes of codes of one side that a process keeps at most: four million rows of 512 numbers
 NARROW = (2.0**-4, 2.0**15)  # lengths between which a product in fp16 neither overflows nor loses more than its rounding
 
 
@@ -49,14 +46,17 @@ class Block:
             yield part if part.dtype == wide.dtype else wide[: len(part)].copy_(part)
 
     @cached_property
-    def copied(self) -> Tensor:
-        """The rows in bf16, in memory."""
-        copy = torch.empty(self.rows.shape, dtype=torch.bfloat16)
-        done = 0
-        for part in self.widened():
-            copy[done : done + len(part)] = part
-            done += len(part)
-        return copy
+    def codes(self) -> codes.Codes:
+        """The rows' directions as bytes, in memory; zeros for a row without one."""
+
+        def directions() -> Iterator[Tensor]:
+            done = 0
+            for part in self.widened():
+                inverse = self.inverse[done : done + len(part), None]
+                yield (part * inverse).nan_to_num_(nan=0, posinf=0, neginf=0)
+                done += len(part)
+
+        return codes.Codes(directions(), len(self.rows))
 
     @cached_property
     def lengths(self) -> Tensor:
@@ -90,7 +90,7 @@ class Side:
 
     def __init__(self, shards: Sequence[np.ndarray], *, unit: bool = False):
         self._shards, self.unit = shards, unit
-        self.asked = 0  # times
+        self.held = False  # as bytes too
         self._ends = np.cumsum([len(shard) for shard in shards])
         self.width = shards[0].shape[1]
         with warnings.catch_warnings():
@@ -103,10 +103,12 @@ class Side:
     def __len__(self) -> int:
         return int(self._ends[-1])
 
-    def worth_copying(self) -> bool:
-        """Whether its rows are to be kept in bf16: asked again, not too many, and fp16 is slow here."""
-        halves = all(block.rows.dtype == torch.float16 for block in self.blocks)
-        return self.asked > 1 and halves and 2 * len(self) * self.width <= COPIED and bf16_gains()
+    def hold(self) -> None:
+        """Keeps the rows as bytes too, if they are not too many and the processor multiplies bytes. Others may ask meanwhile."""
+        if len(self) * self.width <= HELD and codes.available():
+            for block in self.blocks:
+                _ = block.codes
+            self.held = True
 
     def take(self, ids: Tensor) -> Tensor:
         """Some rows in fp32, of the length that they have: ids of any shape (...) give (..., E)."""
@@ -117,27 +119,6 @@ class Side:
             chosen = where == shard
             rows[chosen] = self._shards[shard][flat[chosen] - self._ends[shard] + len(self._shards[shard])]
         return torch.from_numpy(rows).reshape(*ids.shape, self.width)
-
-
-@cache
-def bf16_gains() -> bool:
-    """Whether this processor goes over rows in bf16 so much quicker than in fp16 that a copy is worth it; measured once."""
-    if not has_bf16(torch.device("cpu")):
-        return False
-    rows = torch.ones(PROBED, dtype=torch.float16)
-    q, narrow, brief = rows[:1].clone(), rows, rows.bfloat16()
-    return _quickest(lambda: q @ narrow.T) > GAIN * _quickest(lambda: torch.mv(brief, brief[0]))
-
-
-def _quickest(product: Callable[[], Tensor]) -> float:
-    """Seconds of the fastest of a few runs."""
-
-    def once() -> float:
-        began = time.perf_counter()
-        product()
-        return time.perf_counter() - began
-
-    return min(once() for _ in range(4))
 
 
 _SIDES: WeakKeyDictionary[Index, dict[Among, Side]] = WeakKeyDictionary()

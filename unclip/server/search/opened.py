@@ -62,10 +62,15 @@ class Opened:
             raise errors.not_found("picture")
 
     def find(self, among: Among) -> Find:
-        """How rows are found: exactly, or past a million of them by the cells that `unclip search compress` made, if any."""
+        """How rows are found: exactly, or past a million of them by the cells that `unclip search compress` made, if any.
+
+        Rows that are to be found exactly are held in memory from soon after the first question.
+        """
         if among not in self._ways:
             cells, _ = choose(self.index, among)
             self._ways[among] = cells.nearest if cells else lambda some, count: nearest(self.index, some, count, among=among)
+            if cells is None:
+                threading.Thread(target=side_of(self.index, among).hold, name="holder", daemon=True).start()
         return self._ways[among]
 
     def told(self, rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
