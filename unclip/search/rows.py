@@ -104,7 +104,7 @@ class Side:
         return int(self._ends[-1])
 
     def hold(self) -> None:
-        """Keeps the rows as bytes too, if they are not too many and the processor multiplies bytes. Others may ask meanwhile."""
+        """Keeps the rows as bytes too, if they are not too many and the processor can. Others may ask meanwhile."""
         if len(self) * self.width <= HELD and codes.available():
             for block in self.blocks:
                 _ = block.codes
