@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from unclip.device import autocast, pick_device, wants_bf16, weight_types
+from unclip import device
+from unclip.device import autocast, has_bf16, pick_device, wants_bf16, weight_types
 from unclip.errors import ConfigError
 
 CPU = torch.device("cpu")
@@ -28,6 +29,18 @@ def test_precision_decides_about_bf16_and_fp32_never_takes_it():
         assert torch.is_autocast_enabled("cpu")
     with autocast(CPU, "fp32"):
         assert not torch.is_autocast_enabled("cpu")
+
+
+@pytest.mark.parametrize(
+    ("amx", "avx512", "intel", "expected"),
+    [(True, True, True, True), (False, True, False, True), (False, True, True, False), (False, False, False, False)],
+)
+def test_bf16_is_for_processors_that_gain_by_it(monkeypatch, amx, avx512, intel, expected):
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: amx)
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: avx512)
+    monkeypatch.setattr(device, "_made_by_intel", lambda: intel)
+    assert has_bf16(CPU) is expected
+    assert wants_bf16(CPU, "auto") is expected
 
 
 def test_weights_kept_in_bf16_give_the_bytes_that_autocast_gives():

@@ -2,6 +2,7 @@
 
 import json
 import shlex
+import shutil
 import sys
 
 import numpy as np
@@ -186,7 +187,7 @@ def test_a_film_has_a_frame_for_each_preview_and_tells_what_was_seen(film, tmp_p
     assert [preview.images for preview in found] == [0, 80, 160, 240, 320]
     for preview in found:  # as wide as what is written on it, which a toy's are not
         image_of(preview.path).resize((240, 6)).save(preview.path)
-    bands = [film.frame(preview) for preview in found]
+    bands = [film.frame(image_of(preview.path), preview.images) for preview in found]
     assert len({band.crop((0, 0, 240, film.BAND)).tobytes() for band in bands}) == 5
     assert bands[2].crop((0, film.BAND, 240, film.BAND + 6)).tobytes() == image_of(found[2].path).tobytes()
     out = tmp_path / "film.webp"
@@ -207,6 +208,17 @@ def test_a_film_is_thinned_where_pictures_differ_least(film):
     assert gaps[0] == 1
     assert (np.diff(gaps) >= -1).all()
     assert gaps[-1] > 20
+
+
+def test_a_film_of_finished_models_goes_by_what_they_saw(film, micro_bundle, tmp_path, monkeypatch):
+    monkeypatch.setattr(film, "PROMPTS", ["a red square", "a blue disc"])
+    monkeypatch.setattr(film, "SEEDS", 2)
+    shutil.copytree(micro_bundle, tmp_path / "other")
+    call(film, monkeypatch, f"{micro_bundle}=9000", f"{tmp_path}/other=80", "-o", tmp_path / "film.webp")
+    with Image.open(tmp_path / "film.webp") as shown:
+        assert getattr(shown, "n_frames") == 2  # noqa: B009
+    with pytest.raises(RequestError, match=r"icons: expected a run's folder alone, or models, each as MODEL=IMAGES"):
+        call(film, monkeypatch, "icons", "-o", tmp_path / "film.webp")
 
 
 def test_a_run_that_shows_nothing_makes_no_film(film, tmp_path):

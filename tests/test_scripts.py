@@ -43,6 +43,9 @@ path.write_text(json.dumps(dict(clip="ab" * 32)))
 
 
 def script(name: str) -> ModuleType:
+    """A script as a module; it finds the others beside it, as it does when it is run."""
+    if str(SCRIPTS) not in sys.path:
+        sys.path.append(str(SCRIPTS))
     spec = importlib.util.spec_from_file_location(name, SCRIPTS / f"{name}.py")
     assert spec is not None
     assert spec.loader is not None

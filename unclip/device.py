@@ -1,7 +1,10 @@
 """Where the networks run, and in which precision."""
 
 import ctypes
+import platform
 from contextlib import AbstractContextManager, nullcontext
+from functools import cache
+from pathlib import Path
 from typing import Literal
 
 import torch
@@ -28,10 +31,27 @@ def pick_device(name: str = "auto") -> torch.device:
 
 
 def has_bf16(device: torch.device) -> bool:
-    """Whether `device` multiplies bf16 in hardware; elsewhere it is emulated, and slower than fp32."""
+    """Whether `device` multiplies bf16 in hardware, and faster than fp32; elsewhere it is emulated, or no gain.
+
+    Of CPUs those with AMX do, and AMD's with AVX512-BF16. Intel's without AMX, as some virtual machines show them, have that
+    too, but no more of it a cycle than fp32: .17 TFLOP/s against .28 were measured on two cores, and pictures took 1.24 x as
+    long. It goes by what the processor is, not by a trial, so that the same seed gives the same bytes each time.
+    """
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
-    return device.type == "cpu" and (torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
+    if device.type != "cpu":
+        return False
+    return torch.cpu._is_amx_tile_supported() or (torch.cpu._is_avx512_bf16_supported() and not _made_by_intel())
+
+
+@cache
+def _made_by_intel() -> bool:
+    """Whether the processor is; what cannot be known is taken for a no."""
+    try:
+        told = Path("/proc/cpuinfo").read_text(encoding="utf-8")
+    except OSError:
+        told = platform.processor()
+    return "GenuineIntel" in told
 
 
 def autocast(device: torch.device, precision: Precision = "auto") -> AbstractContextManager[object]:
