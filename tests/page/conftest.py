@@ -22,7 +22,7 @@ CHROMIUM = next(
 )
 QUICK = 20_000  # ms that anything on the page may take here
 expect.set_options(timeout=QUICK)
-STEP = 0.08  # seconds of a step of the stub, which takes ten
+STEP = 0.12  # seconds of a step of the stub, which takes ten
 
 
 class Server:
@@ -125,8 +125,11 @@ def open_page(chromium) -> Iterator:
     assert faults == []
 
 
-def generate(page, prompt: str, pictures: int = 4):
-    """Types a prompt, sends it, and gives the card of the job."""
+def generate(page, prompt: str, pictures: int = 4, steps: int | None = None):
+    """Types a prompt, sends it, and gives the card of the job. `steps`: so many, where it has to be seen growing."""
+    if steps is not None:
+        page.evaluate("document.querySelector('.settings').open = true")
+        page.fill("#field-steps", str(steps))
     page.fill("#prompt", prompt)
     page.press("#prompt", "Control+Enter")
     card = page.locator(".card", has_text=prompt).first
@@ -136,10 +139,8 @@ def generate(page, prompt: str, pictures: int = 4):
 
 
 def begin_long(page, prompt: str):
-    """A job that would take a minute, once it can be seen growing."""
-    page.evaluate("document.querySelector('.settings').open = true")
-    page.fill("#field-steps", "200")
-    card = generate(page, prompt)
+    """A job that would take half a minute, once it can be seen growing."""
+    card = generate(page, prompt, steps=200)
     card.locator(".growing .preview:visible").first.wait_for()
     return card
 

@@ -5,7 +5,7 @@ import shutil
 import subprocess
 
 import pytest
-from conftest import finished, generate
+from conftest import begin_long, finished, generate
 
 SHOWN = ("create", "settings", "viewer", "downloads", "chooser", "offer", "collections", "editor", "keys")
 
@@ -75,11 +75,12 @@ def test_a_phone_never_scrolls_sideways(shared_server, open_page, shown):
 
 def test_nothing_moves_for_who_wants_no_motion(shared_server, open_page):
     page = open_page(shared_server.url, reduced_motion="reduce")
-    generate(page, "at rest").locator(".growing .preview:visible").first.wait_for()
+    card = begin_long(page, "at rest")
     pixels = "document.querySelector('.card .noise').toDataURL()"
     before = page.evaluate(pixels)
     page.wait_for_timeout(350)
     assert page.evaluate(pixels) == before
+    card.get_by_role("button", name="Cancel").click()
 
 
 def test_no_script_or_style_is_inline(shared_server, open_page):

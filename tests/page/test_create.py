@@ -9,7 +9,7 @@ from playwright.sync_api import expect
 
 def test_words_become_four_pictures_that_grow_out_of_noise(shared_server, open_page):
     page = open_page(shared_server.url)
-    card = generate(page, "a red kite over the sea")
+    card = generate(page, "a red kite over the sea", steps=40)
     card.locator(".growing .preview:visible").first.wait_for()
     expect(page.locator(".queue-opener")).to_be_visible()
     finished(card)
@@ -76,7 +76,7 @@ def test_a_lost_connection_is_taken_up_at_the_last_event(own_server, open_page):
 
 def test_a_killed_server_is_told_in_words_and_what_it_made_goes_on(own_server, open_page):
     page = open_page(own_server.url, expected="ERR_")
-    card = generate(page, "over a crash")
+    card = generate(page, "over a crash", steps=40)
     card.locator(".growing .preview:visible").first.wait_for()
     own_server.kill()
     page.locator("#connection").get_by_text("The server does not answer").wait_for()
@@ -263,9 +263,7 @@ def test_a_job_that_began_meanwhile_is_not_taken_back(shared_server, open_page):
 
 def test_one_picture_is_left_out_and_the_others_come(shared_server, open_page):
     page = open_page(shared_server.url)
-    page.evaluate("document.querySelector('.settings').open = true")
-    page.fill("#field-steps", "40")
-    card = generate(page, "all but one")
+    card = generate(page, "all but one", steps=40)
     card.locator(".growing .preview:visible").first.wait_for()
     card.get_by_role("button", name="Leave out picture 2 of 4: all but one").click()
     until(lambda: card.get_attribute("data-state") == "done")
