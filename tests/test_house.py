@@ -151,6 +151,15 @@ print('torch' in sys.modules, time.process_time())
     assert float(seconds) < 0.4
 
 
+def test_opening_a_model_and_painting_do_not_wait_for_torchs_compiler():
+    code = """
+import sys, unclip
+unclip.load('icons').generate('a cat', size=64)
+print([name for name in ('torch._dynamo', 'sympy') if name in sys.modules])
+"""
+    assert run(code).splitlines()[-1] == "[]"
+
+
 @pytest.mark.parametrize("verb", VERBS)
 def test_every_verb_has_an_example_and_helps_without_torch(verb):
     code = f"""

@@ -210,6 +210,13 @@ class Transformer(nn.Module):
         return memory
 
 
+def gaussian(*shape: int, std: float = 1.0) -> nn.Parameter:
+    """A parameter of so many numbers from N(0, std^2)."""
+    parameter = nn.Parameter(torch.empty(shape))
+    nn.init.normal_(parameter, std=std)
+    return parameter
+
+
 def zero_(module: nn.Conv2d | nn.Linear) -> nn.Conv2d | nn.Linear:
     """The layer with its weights and bias at zero, so that a residual branch starts as the identity."""
     nn.init.zeros_(module.weight)

@@ -9,6 +9,7 @@ from typing import Any, Generic, TypeVar, cast
 
 import torch
 from torch import nn
+from torch.overrides import TorchFunctionMode
 
 from unclip.config import Config
 from unclip.device import Precision, keep_freed_memory, weight_types
@@ -139,8 +140,18 @@ def _shape(part: PartSource) -> nn.Module:
     """The part's network on the meta device."""
     make, config = _kind(part)
     cfg = _section(part, "model", config)
-    with torch.device("meta"):
+    with torch.device("meta"), _Undrawn():
         return make(cfg)
+
+
+class _Undrawn(TorchFunctionMode):
+    """Passes over initialisation: on the meta device it draws nothing, but imports torch's compiler, a second of a start."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if getattr(func, "__module__", None) == "torch.nn.init":
+            return kwargs["tensor"] if "tensor" in kwargs else args[0]
+        return func(*args, **kwargs)
 
 
 def _kind(part: PartSource) -> tuple[Callable[[Any], nn.Module], type[Config]]:

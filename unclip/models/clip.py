@@ -21,7 +21,7 @@ from pydantic import Field, PositiveInt, model_validator
 from torch import Tensor, nn
 
 from unclip.config import Config
-from unclip.layers import Activation, Transformer
+from unclip.layers import Activation, Transformer, gaussian
 
 Triple = tuple[float, float, float]
 
@@ -126,8 +126,8 @@ class VisionEncoder(nn.Module):
         grid = cfg.image_size // cfg.patch
         scale = cfg.width**-0.5
         self.patches = nn.Conv2d(3, cfg.width, cfg.patch, stride=cfg.patch, bias=False)
-        self.cls = nn.Parameter(scale * torch.randn(cfg.width))
-        self.position = nn.Parameter(scale * torch.randn(grid * grid + 1, cfg.width))
+        self.cls = gaussian(cfg.width, std=scale)
+        self.position = gaussian(grid * grid + 1, cfg.width, std=scale)
         self.norm_in = nn.LayerNorm(cfg.width)
         self.transformer = Transformer(cfg.width, cfg.layers, cfg.heads, mlp_ratio=cfg.mlp_ratio, act=act)
         self.norm_out = nn.LayerNorm(cfg.width)
@@ -157,7 +157,7 @@ class TextEncoder(nn.Module):
         self.cfg = cfg
         self.end_token = end_token
         self.token = nn.Embedding(cfg.vocab, cfg.width)
-        self.position = nn.Parameter(0.01 * torch.randn(cfg.context, cfg.width))
+        self.position = gaussian(cfg.context, cfg.width, std=0.01)
         self.transformer = Transformer(cfg.width, cfg.layers, cfg.heads, act=act)
         self.norm_out = nn.LayerNorm(cfg.width)
         self.project = nn.Linear(cfg.width, embed, bias=False)

@@ -19,7 +19,7 @@ from pydantic import PositiveInt, model_validator
 from torch import Tensor, nn
 
 from unclip.config import Config
-from unclip.layers import Transformer, timestep_embedding
+from unclip.layers import Transformer, gaussian, timestep_embedding
 from unclip.models import known as knowns
 from unclip.models.clip import Text, TextConfig
 from unclip.models.known import Known
@@ -97,8 +97,8 @@ class GlideText(nn.Module):
         super().__init__()
         self.cfg = cfg
         self.token = nn.Embedding(cfg.vocab, cfg.width)
-        self.position = nn.Parameter(0.01 * torch.randn(cfg.context, cfg.width))
-        self.padding = nn.Parameter(0.01 * torch.randn(cfg.context, cfg.width))
+        self.position = gaussian(cfg.context, cfg.width, std=0.01)
+        self.padding = gaussian(cfg.context, cfg.width, std=0.01)
         self.transformer = Transformer(cfg.width, cfg.layers, cfg.heads)
         self.norm_out = nn.LayerNorm(cfg.width)
         self.project = nn.Linear(cfg.width, embed)

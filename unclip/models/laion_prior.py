@@ -32,7 +32,7 @@ from pydantic import Field, PositiveInt, model_validator
 from torch import Tensor, nn
 
 from unclip.config import Config
-from unclip.layers import Memory
+from unclip.layers import Memory, gaussian
 from unclip.models.clip import Text
 from unclip.models.prior import X0_ERROR_KNOTS
 
@@ -126,10 +126,10 @@ class LaionPrior(nn.Module):
         self.cfg = cfg
         width, divided = cfg.embed, cfg.divided == "all"
         self.time = _Sinusoids(width) if cfg.timesteps is None else nn.Embedding(cfg.timesteps, width)
-        self.query = nn.Parameter(torch.randn(width))
-        self.padding = None if cfg.nulls == "masked" else nn.Parameter(torch.randn(cfg.context, width))
-        self.null_text = nn.Parameter(torch.randn(width)) if cfg.nulls == "learned" else None
-        self.null_z = nn.Parameter(torch.randn(width)) if cfg.nulls == "learned" else None
+        self.query = gaussian(width)
+        self.padding = None if cfg.nulls == "masked" else gaussian(cfg.context, width)
+        self.null_text = gaussian(width) if cfg.nulls == "learned" else None
+        self.null_z = gaussian(width) if cfg.nulls == "learned" else None
         self.distance = nn.Embedding(BUCKETS, cfg.heads)
         self.norm_in = _Norm(width, divided) if cfg.norm_in else nn.Identity()
         self.blocks = nn.ModuleList([_Block(cfg) for _ in range(cfg.layers)])
@@ -228,7 +228,7 @@ class _Block(nn.Module):
         self.norm_attention = _Norm(width, divided)
         self.q = nn.Linear(width, inner, bias=False)
         self.kv = nn.Linear(width, 2 * cfg.head_width, bias=False)
-        self.null_kv = nn.Parameter(torch.randn(2, cfg.head_width))
+        self.null_kv = gaussian(2, cfg.head_width)
         self.out = nn.Linear(inner, width, bias=False)
         self.norm_attended = _Norm(width, divided)
         self.norm_mlp = _Norm(width, divided)

@@ -18,7 +18,7 @@ from pydantic import PositiveInt, model_validator
 from torch import Tensor, nn
 
 from unclip.config import Config
-from unclip.layers import Memory, Transformer, timestep_embedding
+from unclip.layers import Memory, Transformer, gaussian, timestep_embedding
 from unclip.models.clip import Text
 
 X0_ERROR_KNOTS = 32  # timesteps at which the error is kept
@@ -61,8 +61,8 @@ class Prior(nn.Module):
         self.states_in = nn.Linear(cfg.text_width, width)
         self.text_in = nn.Linear(cfg.text_embed, width)
         self.z_in = nn.Linear(cfg.embed, width)
-        self.query = nn.Parameter(0.01 * torch.randn(width))
-        self.position = nn.Parameter(0.01 * torch.randn(cfg.context + 4, width))
+        self.query = gaussian(width, std=0.01)
+        self.position = gaussian(cfg.context + 4, width, std=0.01)
         self.transformer = Transformer(width, cfg.layers, cfg.heads)
         self.norm_out = nn.LayerNorm(width)
         self.z_out = nn.Linear(width, cfg.embed)
