@@ -8,8 +8,8 @@ interpolate   share of pairs over whose nine frames the cosine to one end only f
 text_diff     cosine between the judge's change of the picture and of the caption, by theta, and the share where it rises
 
 Interpolation is told for both paces and by both pairs of eyes. Frames at the pace that is seen were chosen by the model's
-CLIP so that none goes back, from pictures at the decoder's side: its own figure says how far that succeeds, the judge's how
-much of it is really there. The judge never saw the model's CLIP, and gives the change of a picture from its reconstruction.
+CLIP so that none goes back: its own figure says how far that succeeds, the judge's how much of it is really there. The judge
+never saw the model's CLIP, and gives the change of a picture from its reconstruction.
 
 The pictures are the first of the split in the suite's order; what the tasks' defaults were chosen on are the 200th to the
 299th. All is painted in batches at 64 px, the last three in `--steps` steps.
@@ -35,6 +35,7 @@ from unclip.evaluate.judge import ClipJudge, load_judge
 from unclip.evaluate.metrics import mean_figure
 from unclip.evaluate.suite import Item, icons_suite
 from unclip.images import psnr, resize, to_images, to_tensor
+from unclip.models.clip import Text
 from unclip.pipeline import UnCLIP, load
 from unclip.request import AS_SAVED, Options, retracing
 from unclip.rng import Rng
@@ -66,14 +67,15 @@ def draw(
     seeds: Sequence[int],
     x_T: Tensor | None = None,
     layout: Tensor | None = None,
+    text: Text | None = None,
     options: Options = AS_SAVED,
 ) -> Tensor:
-    """Pictures of z (N, E) at the decoder's side, so many at a time; from their own x_T and layout, if they have any."""
+    """Pictures of z (N, E) at the decoder's side, so many at a time; from their own x_T, layout, text, if they have any."""
     made = []
     for rows in (slice(start, start + BATCH) for start in range(0, len(z), BATCH)):
         begun, drawn = (None if part is None else part[rows] for part in (x_T, layout))
-        rng = Rng(seeds[rows], device=model.device)
-        made.append(model.decode(z[rows], rng, x_T=begun, layout=drawn, options=options))
+        rng, told = Rng(seeds[rows], device=model.device), None if text is None else text.select(rows)
+        made.append(model.decode(z[rows], rng, text=told, x_T=begun, layout=drawn, options=options))
     return torch.cat(made)
 
 
@@ -150,10 +152,12 @@ def interpolate(model: UnCLIP, known: Known, count: int, judge: ClipJudge, optio
         z, x_T = known.z[list(pair)], known.x_T[list(pair)]
         layout = model.layout(z)
         faded = None if layout is None else ways.along(layout, fine, torch.lerp)
-        small = draw(model, ways.along(z, fine), [0] * len(fine), ways.along(x_T, fine), faded, retracing(options))
-        chosen = ways.paced(fine, look(model, to_images(small)), z, FRAMES)
+        seeds = [0] * len(fine)
+        small = draw(model, ways.along(z, fine), seeds, ways.along(x_T, fine), faded, retracing(options))
+        glances = enlarge(model, small, seeds)
+        chosen = ways.paced(fine, look(model, glances), z, FRAMES)
         for pace, places in (("seen", chosen), ("even", even)):
-            made[pace] += enlarge(model, small[[fine.index(place) for place in places]], [0] * FRAMES)
+            made[pace] += [glances[fine.index(place)] for place in places]
     real = [item.real for item in known.items]
     eyes: dict[str, Callable[[list[Image.Image]], Tensor]] = {
         "clip": lambda pictures: look(model, pictures),
@@ -184,8 +188,8 @@ def text_diff(
 ) -> dict[str, Any]:
     old = [item.prompt for item in known.items]
     new = [changed(item, i) for i, item in enumerate(known.items)]
-    texts = [F.normalize(model.encode_text(words).pooled) for words in (old, new)]
-    directions = F.normalize(texts[1] - texts[0])
+    texts = [model.encode_text(words) for words in (old, new)]
+    directions = F.normalize(F.normalize(texts[1].pooled) - F.normalize(texts[0].pooled))
     told = judge.texts(new) - judge.texts(old)
     told /= np.linalg.norm(told, axis=1, keepdims=True)
     background = np.array([i % 2 == 0 for i in range(len(old))])
@@ -196,7 +200,7 @@ def text_diff(
             moved = [ways.slerp(z, z.norm() * d, theta) for z, d in zip(known.z, directions, strict=True)]
             seeds = [0] * len(moved)
             how = tasks.pushed(options, theta, push)
-            made = draw(model, torch.stack(moved), seeds, known.x_T, options=how)
+            made = draw(model, torch.stack(moved), seeds, known.x_T, text=texts[1] if theta else None, options=how)
             features.append(judge.images(enlarge(model, made, seeds)))
         change = np.stack(features[1:]) - features[0]
         along = (change * told).sum(-1)

@@ -1,9 +1,9 @@
 """Painting a part of a picture anew, and growing a picture over its edges: the edits of DALL·E 2 (GLIDE, 2112.10741).
 
 A picture is a canvas with a hole. A frame, a square that the model can paint, is laid over hole and surroundings; what is
-known in it is kept at every stage, the decoder's and the upsamplers', and what comes out goes into the hole alone: pixels
-outside of it are those of the picture, to the byte. A hole that is larger than a frame is filled frame by frame, each of
-which overlaps what is there.
+known in it is kept at every stage, the decoder's and the upsamplers', and what comes out goes into the hole alone, where its
+colours are brought to those around (seam.py): pixels outside of the hole are those of the picture, to the byte. A hole that
+is larger than a frame is filled frame by frame, each of which overlaps what is there.
 
 Masks have one polarity: white or transparent is painted anew. What a picture shows inside of the hole has no influence.
 
@@ -27,6 +27,7 @@ from unclip.models.known import Known
 from unclip.pipeline import UnCLIP
 from unclip.provenance import parent, prompted, tell
 from unclip.request import AS_SAVED, Options, Progress, seeds_of
+from unclip.seam import without_seam
 from unclip.seeds import mix
 
 OVERLAP, MOST_OVERLAP = 0.5, 0.9  # of a frame's side, with what is there
@@ -184,7 +185,7 @@ def _fill(painter: Painter, canvas: Canvas, side: int, overlap: float) -> list[I
         )
         for pixels, picture in zip(canvases, made, strict=True):
             painted = to_pixels(resize(from_pixels(np.asarray(picture))[None], side))[0]
-            pixels[window][hole[window]] = painted[hole[window]]
+            pixels[window][hole[window]] = without_seam(painted, pixels[window], hole[window])[hole[window]]
         hole[window] = False
     return [Image.fromarray(pixels) for pixels in canvases]
 

@@ -33,10 +33,10 @@ from unclip.pipeline import UnCLIP
 from unclip.provenance import parent, prompted, tell
 from unclip.request import AS_SAVED, Options, Progress, named, pick_size, retracing, seeds_of
 from unclip.rng import Rng
-from unclip.ways import SAME, between, even_places, fine_places, paced, slerp
+from unclip.ways import SAME, between, even_places, fine_places, glance_side, paced, slerp
 
 THETAS = (0.1, 0.25, 0.4)
-PUSH = 8.0  # by how much a whole theta raises the guidance of text_diff, see `pushed`
+PUSH = 2.0  # by how much a whole theta raises the guidance of text_diff, see `pushed`
 FURTHEST = 0.5  # theta of text_diff; the paper goes to between 0.25 and 0.5
 DIMENSIONS = (20, 30, 40, 80, 120, 160, 200, 320)  # of figure 7
 
@@ -115,17 +115,19 @@ def interpolate(
     picture's own, so that pictures at the ends come back, and drawn for each prompt; "fixed" draws one x_T for all frames.
 
     `pace`: "even" takes even steps of z, which the painted picture follows in leaps, and at times back. "seen" paints four
-    times as many at the decoder's side besides, and takes as frames those in which CLIP sees even steps from end to end,
-    none of them back where that can be.
+    times as many, as large as CLIP looks at them or as they are asked for, and takes as frames those in which CLIP sees even
+    steps from end to end, none of them back where that can be.
     """
     _check_way(ends, frames, noise, pace)
     size = pick_size(model.name, model.sizes, size)
     way = between(model, ends, fixed=noise == "fixed", seed=seed, options=options, progress=progress)
-    places = even_places(len(ends), frames)
+    places, painted = even_places(len(ends), frames), {}
     if pace == "seen":
-        fine, told = fine_places(len(ends), frames), None if progress is None else lambda _, step: progress("pace", step)
-        places = paced(fine, model.embed(way.paint(model, fine, model.sizes[0], told)), way.z, frames)
-    made = way.paint(model, places, size, progress)
+        fine, side = fine_places(len(ends), frames), glance_side(model, size)
+        glances = way.paint(model, fine, side, None if progress is None else lambda _, step: progress("pace", step))
+        places = paced(fine, model.embed(glances), way.z, frames)
+        painted = dict(zip(fine, glances, strict=True)) if side == size else {}
+    made = [painted[place] for place in places] if painted else way.paint(model, places, size, progress)
     each = [{"seed": seed, "noise": noise, "pace": pace, "frames": frames, "frame": i, "size": size} for i in range(frames)]
     return tell(model.name, "interpolate", made, each, options, _parents(model, ends, options))
 
@@ -166,21 +168,25 @@ def text_diff(
     """The image moved from what `old` says towards what `new` says, one for each theta from 0 to 0.5 (section 3.3).
 
     z turns by theta of the angle to norm(z_text(new) - z_text(old)) and x_T stays. `old` describes the image as it is, or is
-    empty. Unless `options` say how much, guidance grows with theta: see `pushed`.
+    empty; `new` describes the whole of what it shall be, for the decoder reads it beside the turned z: from z alone, which
+    then lies where no picture's does, it forgets what the picture was of (docs/log.md). At theta 0 the image comes back.
+    Unless `options` say how much, guidance grows with theta: see `pushed`.
     """
     for theta in thetas:
         _check_range("theta", theta, 0, FURTHEST)
     size = pick_size(model.name, model.sizes, size)
     before, after = (model.read(caption, options) for caption in (old, new))
-    both = F.normalize(model.encode_text([before.text, after.text]).pooled)
+    texts = model.encode_text([before.text, after.text])
+    both = F.normalize(texts.pooled)
     if F.cosine_similarity(both[:1], both[1:]).item() > SAME:
         raise RequestError(f"{old!r} and {new!r} are the same to {model.name}: say what is to change")
     z, x_T, _ = pair_of(model, image, options=options, progress=progress)
     direction = z.norm() * F.normalize(both[1] - both[0], dim=0)
     pictures = []
     for theta in thetas:
-        moved, how = slerp(z[0], direction, theta)[None], pushed(options, theta)
-        pictures += model.paint(moved, [0], x_T=x_T, size=size, options=how, progress=progress)
+        moved, text = slerp(z[0], direction, theta)[None], texts.select(slice(1, 2)) if theta else None
+        how = pushed(options, theta)
+        pictures += model.paint(moved, [0], text=text, x_T=x_T, size=size, options=how, progress=progress)
     said = {"old": old, **before.told("old_read"), "new": new, **after.told("new_read")}
     each = [{**said, "theta": theta, "size": size} for theta in thetas]
     return tell(model.name, "text_diff", pictures, each, options, [parent(source(image))])

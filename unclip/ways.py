@@ -101,6 +101,16 @@ def fine_places(ends: int, frames: int) -> list[float]:
     return [i / leg for i in range(leg * (ends - 1) + 1)]
 
 
+def glance_side(model: UnCLIP, size: int) -> int:
+    """The side at which to paint what frames of that size are chosen from: the least that CLIP looks at all of, if smaller.
+
+    What an upsampler adds moves CLIP's z too: frames chosen before it, at the decoder's side, went back more often.
+    """
+    vision = model.clip.cfg.vision
+    seen = size if vision is None else vision.image_size
+    return min([side for side in model.sizes if side >= seen], default=size) if size > seen else size
+
+
 def paced(places: Sequence[float], seen: Tensor, ends: Tensor, frames: int) -> list[float]:
     """Of `fine_places`, as many as there are frames, where z of what was painted goes evenly from end to end.
 
