@@ -2,10 +2,12 @@
 
 import hashlib
 import math
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 import toy_karlo
 from PIL import Image
 
@@ -106,14 +108,30 @@ def test_interpolation_begins_and_ends_with_the_pictures(painter, red, blue):
 
 def test_the_pace_that_is_seen_takes_frames_of_the_way_that_z_goes(painter, red, blue):
     stages = []
-    given = {"noise": "fixed", "pace": "seen", "seed": 4, "size": SIDE}
-    way = tasks.interpolate(painter, [red, blue], frames=4, progress=lambda stage, step: stages.append(stage), **given)
-    assert list(dict.fromkeys(stages)) == ["pace", "decoder"]
+    given = {"noise": "fixed", "pace": "seen", "seed": 4}
+    told = {"progress": lambda stage, step: stages.append(stage), **given}
+    way = tasks.interpolate(painter, [red, blue], frames=4, size=SIDE, **told)
+    assert list(dict.fromkeys(stages)) == ["pace"]  # what was looked at is what was asked for: nothing is painted twice
     z, fine = torch.cat([painter.embed(red), painter.embed(blue)]), ways.fine_places(2, 4)
     looked = painter.paint(ways.along(z, fine), [4] * len(fine), size=SIDE)
     places = ways.paced(fine, painter.embed(looked), z, 4)
     assert pixels(way) == [looked[fine.index(place)].tobytes() for place in places]
     assert way[0].info["unclip"]["pace"] == "seen"
+    large = tasks.interpolate(painter, [red, blue], frames=4, size=2 * SIDE, **told)
+    assert list(dict.fromkeys(stages)) == ["pace", "decoder", "to 64 px"]
+    assert pixels(large) == pixels(painter.paint(ways.along(z, places), [4] * 4, size=2 * SIDE))
+
+
+def test_frames_are_chosen_as_large_as_clip_looks_at_them():
+    def sees(side: int | None, *sizes: int):
+        vision = None if side is None else SimpleNamespace(image_size=side)
+        return SimpleNamespace(sizes=sizes, clip=SimpleNamespace(cfg=SimpleNamespace(vision=vision)))
+
+    ours, karlo = sees(64, 32, 64, 256, 1024), sees(224, 64, 256)
+    assert [ways.glance_side(ours, size) for size in ours.sizes] == [32, 64, 64, 64]
+    assert [ways.glance_side(karlo, size) for size in karlo.sizes] == [64, 256]
+    assert ways.glance_side(sees(32, 64, 256), 256) == 64
+    assert ways.glance_side(sees(None, 64, 256), 256) == 256
 
 
 def test_who_has_the_pairs_inverts_no_more(painter, red, blue):
@@ -167,12 +185,23 @@ def test_text_diff_turns_z_to_the_new_words_and_no_other_way(painter, red):
     assert moved[1].info["unclip"]["theta"] == 0.2
 
 
+def test_the_decoder_reads_what_text_diff_is_to_make(painter, red):
+    z, x_T, _ = pair_of(painter, red, options=FEW)
+    texts = painter.encode_text(["a red disc", "a blue disc"])
+    old, new = F.normalize(texts.pooled)
+    moved = ways.slerp(z[0], z.norm() * F.normalize(new - old, dim=0), 0.3)[None]
+    told = {"x_T": x_T, "size": SIDE, "options": tasks.pushed(FEW, 0.3)}
+    expected = painter.paint(moved, [0], text=texts.select(slice(1, 2)), **told)
+    made = tasks.text_diff(painter, red, "a red disc", "a blue disc", thetas=(0.3,), size=SIDE, options=FEW)
+    assert pixels(made) == pixels(expected) != pixels(painter.paint(moved, [0], **told))
+
+
 def test_the_further_text_diff_goes_the_more_it_is_guided(painter, red):
     words, given = ("a red disc", "a blue disc"), {"size": SIDE, "options": FEW}
-    assert [tasks.pushed(FEW, theta).guidance for theta in (0, 0.25, 0.5)] == [1, 3, 5]
+    assert [tasks.pushed(FEW, theta).guidance for theta in (0, 0.25, 0.5)] == [1, 1.5, 2]
     assert tasks.pushed(Options(guidance=2.0), 0.25).guidance == 2
     (own,) = tasks.text_diff(painter, red, *words, thetas=(0.25,), **given)
-    (same,) = tasks.text_diff(painter, red, *words, thetas=(0.25,), size=SIDE, options=Options(steps=12, guidance=3.0))
+    (same,) = tasks.text_diff(painter, red, *words, thetas=(0.25,), size=SIDE, options=Options(steps=12, guidance=1.5))
     (none,) = tasks.text_diff(painter, red, *words, thetas=(0.25,), size=SIDE, options=Options(steps=12, guidance=1.0))
     assert pixels([own]) == pixels([same]) != pixels([none])
     assert "guidance" not in own.info["unclip"]

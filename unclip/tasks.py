@@ -35,7 +35,7 @@ from unclip.request import AS_SAVED, Options, Progress, named, pick_size, retrac
 from unclip.rng import Rng
 from unclip.ways import SAME, between, even_places, fine_places, glance_side, paced, slerp
 
-THETAS = (0.1, 0.25, 0.4)
+THETAS = (0.05, 0.15, 0.3)
 PUSH = 2.0  # by how much a whole theta raises the guidance of text_diff, see `pushed`
 FURTHEST = 0.5  # theta of text_diff; the paper goes to between 0.25 and 0.5
 DIMENSIONS = (20, 30, 40, 80, 120, 160, 200, 320)  # of figure 7

@@ -12,15 +12,15 @@ app = typer.Typer(add_completion=False, rich_markup_mode=None)
 def text_diff(
     call: tasks.Call,
     picture: tasks.Picture,
-    new: str = typer.Option(..., "--new", help="What the picture is to be."),
+    new: str = typer.Option(..., "--new", help="The whole of what the picture is to be."),
     old: str = typer.Option("", "--old", help="What the picture is."),
-    theta: list[str] = typer.Option(["0.1,0.25,0.4"], "--theta", help="How far to go, 0 to 0.5; several with commas."),
+    theta: list[str] = typer.Option(["0.05,0.15,0.3"], "--theta", help="How far to go, 0 to 0.5; several with commas."),
     size: tasks.Size = None,
     as_typed: tasks.AsTyped = False,
 ) -> None:
     """Paint a picture changed as from one caption to another, once for each theta, and print the path of each.
 
-    Example: unclip text-diff cat.png --old "a cat" --new "a cat in winter" --theta 0.1,0.25,0.4 -o out/
+    Example: unclip text-diff cat.png --old "a cat" --new "a cat in winter" --theta 0.05,0.15,0.3 -o out/
     """
     from unclip.images import read_picture
     from unclip.tasks import text_diff

@@ -60,7 +60,7 @@ class JobRequest(Config):
     frames: Annotated[int, Field(ge=2, le=32)] = 9
     old: Annotated[str, Field(max_length=PROMPT_LIMIT)] = ""
     new: Annotated[str, Field(max_length=PROMPT_LIMIT)] = ""
-    theta: Annotated[tuple[Theta, ...], Field(min_length=1, max_length=MOST)] = (0.1, 0.25, 0.4)
+    theta: Annotated[tuple[Theta, ...], Field(min_length=1, max_length=MOST)] = (0.05, 0.15, 0.3)
     left: Border = 0
     right: Border = 0
     top: Border = 0
