@@ -1,9 +1,10 @@
 """How fast pictures are indexed and found: a ViT-B/32 against transformers', a query over a million rows against faiss.
 
 Indexed are JPEGs of 256 to 512 px, drawn here, by `unclip.search.build`: decoding, CLIP, the table and flushes to the disk
-are in it. transformers' CLIPModel has the same random weights. It opens the same files with Pillow, prepares them by its
-processor, and embeds them in batches of the size that suits it best: in fp32, as installed, and in bf16, by whichever of the
-two ways is the faster for it. Before timing, the embeddings of both are compared.
+are in it; once as usual, and once by bytes, as with `--int8`. transformers' CLIPModel has the same random weights. It opens
+the same files with Pillow, prepares them by its processor, and embeds them in batches of the size that suits it best: in
+fp32, as installed, and in bf16, by whichever of the two ways is the faster for it. Before timing, the embeddings of all are
+compared.
 
 A query goes over a million rows of 512 numbers in fp16, mapped from a file and held as bytes, as a server holds them. The
 limit is what torch takes to add up the fp16 as 64-bit numbers on as many threads: to read them once. faiss has the rows in
@@ -19,6 +20,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from functools import partial
+from itertools import product
 from pathlib import Path
 from typing import TypeVar
 
@@ -33,6 +35,7 @@ from torch import Tensor
 from transformers import CLIPConfig as TheirConfig
 from transformers import CLIPImageProcessorPil, CLIPModel
 
+from unclip import int8
 from unclip.clip import BATCH, Clip, load_clip
 from unclip.device import has_bf16
 from unclip.models.clip import CLIP, OPENAI_MEAN, OPENAI_STD, CLIPConfig, TextConfig, VisionConfig
@@ -87,23 +90,27 @@ def indexing(folder: Path, count: int, rounds: int) -> list[Result]:
     """The rows of the table that say how many pictures are indexed a second."""
     paths = draw_pictures(folder / "pictures", count)
     clip, model = twins(folder / "clip")
+    ways = {"indexed": clip} | ({"indexed with --int8": load_clip(folder / "clip").use_int8()} if int8.available() else {})
     peers = their_ways(model)
-    compare(clip, peers["fp32"], paths[:BATCH])
+    for name, own in ways.items():
+        compare(name, own, peers["fp32"], paths[:BATCH])
     batches = {name: best_batch(embed, paths[:BATCH]) for name, embed in peers.items()}
     half = min((name for name in peers if name != "fp32"), key=lambda name: batches[name][1])
     print(f"batches: ours {BATCH}, theirs {', '.join(f'{name} {size}' for name, (size, _) in batches.items())}")
     listing, numbers = list_sources([folder / "pictures"]), iter(range(1 << 20))
-    contestants: dict[str, Contestant] = {"ours": lambda: build(listing, folder / f"index-{next(numbers)}", clip)}
+    contestants: dict[str, Contestant] = {
+        name: lambda own=own: build(listing, folder / f"index-{next(numbers)}", own) for name, own in ways.items()
+    }
     contestants |= {name: partial(peers[name], paths, batches[name][0]) for name in ("fp32", half)}
     contestants |= {"decoding": lambda: [opened(path) for path in paths], "limit": matrix_product()}
     taken = best_of(contestants, seconds=0, least=rounds)
     flops = count_flops(lambda: clip.pixels(torch.zeros(1, 3, 224, 224)))
-    share = count * flops / taken["ours"] * taken["limit"] / PRODUCT_FLOPS
     print(f"{flops / 1e9:.1f} GFLOP a picture; decoding alone, on one thread: {count / taken['decoding']:.0f} a second")
     results = []
-    for name in ("fp32", half):
-        ours, theirs = count / taken["ours"], count / taken[name]
-        what = f"JPEGs indexed by a ViT-B/32, transformers {name}"
+    for way, name in product(ways, ("fp32", half)):
+        ours, theirs = count / taken[way], count / taken[name]
+        share = ours * flops * taken["limit"] / PRODUCT_FLOPS
+        what = f"JPEGs {way} by a ViT-B/32, transformers {name}"
         print(f"{ours:8.1f} /s   {what}: {theirs:.1f} /s, {ours / theirs:.2f} x, at {share:.0%} of the bf16 product")
         results.append(Result(what, ours, theirs, "/s", ours / theirs, share))
     return results
@@ -167,13 +174,13 @@ def opened(path: Path) -> Image.Image:
         return image.convert("RGB")
 
 
-def compare(clip: Clip, fp32: Embed, paths: Sequence[Path]) -> None:
+def compare(name: str, clip: Clip, fp32: Embed, paths: Sequence[Path]) -> None:
     """AssertionError when the two do not embed alike: the same squares of pixels, and the same files each in its own way."""
     theirs = fp32(paths, BATCH)
     ours = F.normalize(clip.images([opened(path) for path in paths]), dim=1)
     cosine = float((ours * theirs).sum(dim=1).min())
     apart = float((theirs[:-1] * theirs[1:]).sum(dim=1).max())
-    print(f"embeddings: cosine of ours with theirs in fp32 {cosine:.5f} at least, of neighbours {apart:.5f} at most")
+    print(f"{name}: cosine of ours with theirs in fp32 {cosine:.5f} at least, of neighbours {apart:.5f} at most")
     assert cosine > ALIKE, "they do not embed alike"
 
 

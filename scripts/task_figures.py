@@ -153,7 +153,7 @@ def interpolate(model: UnCLIP, known: Known, count: int, judge: ClipJudge, optio
         layout = model.layout(z)
         faded = None if layout is None else ways.along(layout, fine, torch.lerp)
         seeds = [0] * len(fine)
-        small = draw(model, ways.along(z, fine), seeds, ways.along(x_T, fine), faded, retracing(options))
+        small = draw(model, ways.along(z, fine), seeds, ways.along(x_T, fine), faded, options=retracing(options))
         glances = enlarge(model, small, seeds)
         chosen = ways.paced(fine, look(model, glances), z, FRAMES)
         for pace, places in (("seen", chosen), ("even", even)):

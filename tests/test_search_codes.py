@@ -3,10 +3,11 @@
 import pytest
 import torch
 
+from unclip import int8
 from unclip.clip import unit
 from unclip.search import codes
 
-pytestmark = pytest.mark.skipif(not codes.available(), reason="this processor does not multiply bytes")
+pytestmark = pytest.mark.skipif(not int8.available(), reason="this processor does not multiply bytes")
 
 
 def directions(seed: int, count: int, width: int) -> torch.Tensor:
@@ -26,8 +27,8 @@ def test_cosines_are_off_by_less_than_they_say(width):
 
 
 def test_a_code_that_fits_loses_nothing():
-    rows = torch.randint(-codes.MOST, codes.MOST + 1, (40, 32), generator=torch.Generator().manual_seed(3)).float()
-    rows[:, 0] = codes.MOST
+    rows = torch.randint(-int8.MOST, int8.MOST + 1, (40, 32), generator=torch.Generator().manual_seed(3)).float()
+    rows[:, 0] = int8.MOST
     held = codes.Codes([rows / 256], 40)
     assert held.error < 1e-6
     assert torch.allclose(held.cosines(rows[:3] / 256), rows[:3] @ rows.T / 65536, rtol=1e-5)

@@ -9,10 +9,11 @@ from PIL import Image
 from toy_clip import save_clip
 from toy_search import brute_force, drawn, fill, film, foreign_index, png, write_tar
 
+from unclip import int8
 from unclip.cli import main
 from unclip.clip import Clip, load_clip, unit
 from unclip.errors import ConfigError, DataError, RequestError, WeightsError
-from unclip.search import codes, query, rows, sheet
+from unclip.search import query, rows, sheet
 from unclip.search.ask import clip_of, embed_mix
 from unclip.search.build import build
 from unclip.search.layout import ClipOf, Index, Manifest, Row, write_manifest, write_shard
@@ -73,7 +74,7 @@ def test_neighbours_are_those_of_brute_force_over_shards_and_blocks(tmp_path, pa
     assert nearest(index, random_queries(1, count), 1)[0].dtype == torch.float32
 
 
-@pytest.mark.skipif(not codes.available(), reason="this processor does not multiply bytes")
+@pytest.mark.skipif(not int8.available(), reason="this processor does not multiply bytes")
 @pytest.mark.parametrize("count", [1, 3])
 @pytest.mark.parametrize("dtype", [np.float16, np.float32])
 def test_rows_that_are_held_are_multiplied_as_bytes(tmp_path, passes, monkeypatch, count, dtype):
@@ -90,7 +91,7 @@ def test_rows_that_are_held_are_multiplied_as_bytes(tmp_path, passes, monkeypatc
         assert passes == [expected]
 
 
-@pytest.mark.skipif(not codes.available(), reason="this processor does not multiply bytes")
+@pytest.mark.skipif(not int8.available(), reason="this processor does not multiply bytes")
 def test_rows_whose_bytes_are_nearly_alike_are_asked_in_fp16_too(tmp_path, passes):
     matrix = random_rows(4, 1) + 3e-3 * random_rows(5, 1500)
     index = own_index(tmp_path, [unit(torch.from_numpy(matrix)).numpy(), random_rows(6, 500)])

@@ -17,6 +17,7 @@ from torch import Tensor
 from unclip.device import Precision, autocast, pick_device
 from unclip.errors import WeightsError
 from unclip.images import rgb, to_tensor
+from unclip.int8 import to_int8
 from unclip.models.clip import CLIP
 from unclip.shelf import Network, Shelf
 from unclip.tokenizer import Tokenizer
@@ -24,6 +25,7 @@ from unclip.weights.opening import open_file, open_model
 from unclip.weights.store import fingerprint
 
 BATCH = 128
+INT8_BATCH = 16  # pictures whose widest layer stays in a processor's cache: what is rounded is gone over several times
 SUFFIXES = (".pt", ".bin", ".safetensors")  # of a CLIP in one file
 
 
@@ -48,6 +50,15 @@ class Clip:
         self.network = network.eval().requires_grad_(False).to(self.device)
         self.tokenizer = tokenizer
         self._precision: Precision = precision
+        self.int8 = False
+
+    def use_int8(self) -> "Clip":
+        """From now on the image encoder multiplies bytes: see `unclip.int8`. ConfigError where it cannot."""
+        assert self.network.vision is not None
+        self.fingerprint  # noqa: B018  # of the weights as they were: it names the CLIP, not how it multiplies
+        to_int8(self.network.vision)
+        self.int8 = True
+        return self
 
     @cached_property
     def fingerprint(self) -> str:
@@ -65,7 +76,8 @@ class Clip:
     def pixels(self, x: Tensor) -> Tensor:
         """z (N, E) of pictures as tensors (N, 3, S, S) in [-1, 1]."""
         with self._running():
-            return self.network.encode_image(x.to(self.device)).float().cpu()
+            parts = x.split(INT8_BATCH) if self.int8 else [x]
+            return torch.cat([self.network.encode_image(part.to(self.device)).float().cpu() for part in parts])
 
     def texts(self, captions: Sequence[str]) -> Tensor:
         """The text embeddings (N, E) of captions, raw; longer ones are cut, as `tokenizer(captions).cut` says."""

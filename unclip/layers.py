@@ -49,7 +49,8 @@ def attend(q: Tensor, k: Tensor, v: Tensor, heads: int, *, mask: Tensor | None =
     assert mask is None or not causal, "put the causal triangle into the mask"
     q_BHTD, k_BHSD, v_BHSD = (x.unflatten(-1, (heads, -1)).transpose(1, 2) for x in (q, k, v))
     scores = q.shape[1] * k.shape[1]
-    explicit = torch.is_grad_enabled() or (q.dtype == torch.bfloat16 and heads * scores >= _EXPLICIT_FROM)
+    large = heads * scores >= _EXPLICIT_FROM or len(q) * heads * scores >= _EXPLICIT_FROM_IN_ALL
+    explicit = torch.is_grad_enabled() or (q.dtype == torch.bfloat16 and large)
     if q.device.type == "cpu" and explicit and scores <= _EXPLICIT_UP_TO:
         out_BHTD = _attend_explicitly(q_BHTD, k_BHSD, v_BHSD, mask, causal)
     else:
@@ -58,8 +59,8 @@ def attend(q: Tensor, k: Tensor, v: Tensor, heads: int, *, mask: Tensor | None =
 
 
 # The fused kernel on a CPU takes twice as long as plain products in bf16, and three times as long backwards. Past so many
-# scores a head it saves memory; below so many in all heads it saves the overhead of three calls.
-_EXPLICIT_UP_TO, _EXPLICIT_FROM = 1024 * 1152, 1 << 16
+# scores a head it saves memory; below so many in all heads, or in all of a batch, it saves the overhead of three calls.
+_EXPLICIT_UP_TO, _EXPLICIT_FROM, _EXPLICIT_FROM_IN_ALL = 1024 * 1152, 1 << 16, 1 << 18
 
 
 def _attend_explicitly(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, causal: bool) -> Tensor:

@@ -33,6 +33,7 @@ def index(
     ),
     again: bool = typer.Option(False, "--again", help="Embed everything anew."),
     device: str = typer.Option("auto", "--device", help="auto, cpu, cuda or mps."),
+    int8: bool = typer.Option(False, "--int8", help="Multiply bytes: on CPUs that can, up to twice as fast, a little off."),
     as_json: bool = AS_JSON,
 ) -> None:
     """Embed pictures and videos, and print the path of the index. The same command goes on where it was stopped.
@@ -55,6 +56,8 @@ def index(
         sources = list(manifest.sources)
     listing = list_sources(sources)
     network = load_clip(clip, device=device)
+    if int8:
+        network.use_int8()
     began = time.perf_counter()
     with progress() as bars:
         task = bars.add_task("indexing")

@@ -193,12 +193,14 @@ class _Run:
         return f"{entry.stamp}:{self.every:g}" if entry.kind == "video" else entry.stamp
 
     def _digest(self, entries: Sequence[Entry]) -> str:
-        named = [FORMAT, self.clip.fingerprint, [(entry.path, self.stamps[entry.path]) for entry in entries]]
+        how = ["int8"] if self.clip.int8 else []
+        named = [FORMAT, self.clip.fingerprint, *how, [(entry.path, self.stamps[entry.path]) for entry in entries]]
         return hashlib.sha256(json.dumps(named).encode()).hexdigest()[:32]
 
     def _manifest(self, rows: int) -> Manifest:
         clip = ClipOf(name=self.clip.name, fingerprint=self.clip.fingerprint, width=self.clip.width)
-        return Manifest(clip=clip, sources=self.listing.sources, options={"every": self.every}, rows=rows)
+        options = {"every": self.every, **({"int8": True} if self.clip.int8 else {})}
+        return Manifest(clip=clip, sources=self.listing.sources, options=options, rows=rows)
 
     def _embed(
         self, entries: Sequence[Entry], folder: Path, workers: ThreadPoolExecutor, progress: Callable[[int], object]

@@ -8,15 +8,13 @@ Dimension letters: Q queries, E embedding, n rows.
 """
 
 from collections.abc import Iterable
-from functools import cache
 
 import torch
 from torch import Tensor
 
-MOST = 127  # of a code's numbers, either way: -128 has no opposite
+from unclip.int8 import MOST, TINY, ZERO, multiply, pack
+
 FINER = 2 * MOST  # how much finer the second part of a query is: what the first leaves is half a step at most
-ZERO = 128  # what stands for 0 in a query, whose bytes have no sign: the kernel is slow for those that have
-TINY = 1e-30  # instead of the step of a row of zeros
 
 
 class Codes:
@@ -35,12 +33,12 @@ class Codes:
             self.error = max(self.error, float((part - rounded.mul_(steps[:, None])).norm(dim=1).max()))
             done = here.stop
         assert codes is not None, "a block has rows"
-        self._packed = torch.ops.onednn.qlinear_prepack(codes, None)
+        self._packed = pack(codes)
 
     def cosines(self, q: Tensor) -> Tensor:
         """Nearly the cosines (Q, n) fp32 with unit vectors q (Q, E) fp32: off by `error` and `lost(q)` at most."""
         coarse, fine, step = _split(q)
-        products = _multiplied(torch.cat([coarse, fine]), self._packed)
+        products = multiply((torch.cat([coarse, fine]) + ZERO).to(torch.uint8), self._packed, torch.ones(1))
         first, second = products.chunk(2)
         return first.add_(second, alpha=1 / FINER).mul_(step[:, None]).mul_(self._steps)
 
@@ -57,26 +55,3 @@ def _split(q: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     scaled = q / step[:, None]
     coarse = scaled.round()
     return coarse, (FINER * (scaled - coarse)).round().clamp_(-MOST, MOST), step
-
-
-def _multiplied(whole: Tensor, packed: Tensor) -> Tensor:
-    """Products (Q, n) of whole numbers (Q, E) and packed codes, in fp32, which holds them."""
-    asked = (whole + ZERO).to(torch.uint8)
-    one, none = torch.ones(1), torch.zeros(1, dtype=torch.int32)
-    operator = torch.ops.onednn.qlinear_pointwise
-    return operator(asked, 1.0, ZERO, packed, one, none, None, 1.0, 0, torch.float32, "none", [], "")
-
-
-@cache
-def available() -> bool:
-    """Whether this processor and this torch multiply bytes, and exactly: tried once, since the operator is torch's own."""
-    if not getattr(torch.cpu, "_is_vnni_supported", bool)():
-        return False
-    generator = torch.Generator().manual_seed(0)
-    q, codes = (torch.randint(-MOST, MOST + 1, (n, 512), generator=generator) for n in (3, 64))
-    q[0], codes[0] = MOST, MOST  # where sums of 16 bits would overflow
-    try:
-        packed = torch.ops.onednn.qlinear_prepack(codes.to(torch.int8), None)
-        return torch.equal(_multiplied(q, packed), (q @ codes.T).float())
-    except (AttributeError, RuntimeError):
-        return False

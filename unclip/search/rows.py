@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from unclip import int8
 from unclip.errors import DataError
 from unclip.search import codes
 from unclip.search.layout import TEXTS, Index
@@ -105,7 +106,7 @@ class Side:
 
     def hold(self) -> None:
         """Keeps the rows as bytes too, if they are not too many and the processor can. Others may ask meanwhile."""
-        if len(self) * self.width <= HELD and codes.available():
+        if len(self) * self.width <= HELD and int8.available():
             for block in self.blocks:
                 _ = block.codes
             self.held = True
