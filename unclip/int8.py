@@ -65,10 +65,10 @@ class Int8Linear(nn.Module):
 
     def __init__(self, weight: Tensor, bias: Tensor | None, *, before: float = 1.0, after: float = 1.0, dtype=torch.float32):
         super().__init__()
-        weight = weight.float() * before * after
+        weight = weight.detach().float() * before * after
         self.steps = weight.abs().amax(dim=1).div_(MOST).clamp_(min=TINY)
         self.packed = pack((weight / self.steps[:, None]).round_().to(torch.int8))
-        self.bias = None if bias is None else (bias.float() * after).to(dtype)
+        self.bias = None if bias is None else (bias.detach().float() * after).to(dtype)
         self.dtype = dtype
 
     def forward(self, x: Tensor) -> Tensor:
