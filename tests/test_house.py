@@ -19,9 +19,9 @@ ALL_PYTHON = sorted(path for folder in ("unclip", "tests", "benchmarks") for pat
 
 # Imports go down only. Neighbours on one floor do not know each other, except on the ground floor.
 FLOORS = [
-    {"errors", "files", "seeds", "rng", "device", "config", "tokenizer", "images", "layers"},
+    {"errors", "files", "seeds", "rng", "device", "config", "tokenizer", "images", "layers", "seam"},
     {"models", "diffusion"},
-    {"weights", "data"},
+    {"weights", "data", "int8"},
     {"stages"},
     {"shelf", "request", "words"},
     {"clip", "glide", "parts"},

@@ -125,7 +125,7 @@ def test_frames_are_found_by_who_knows_them_and_by_nobody_else(retrieval, clip, 
     class Knows:
         """A CLIP that reads a caption by looking at its picture."""
 
-        name, fingerprint, width, size = "knows", eyes.fingerprint, eyes.width, eyes.size
+        name, fingerprint, width, size, int8 = "knows", eyes.fingerprint, eyes.width, eyes.size, False
         pixels = staticmethod(eyes.pixels)
 
         def texts(self, captions):

@@ -53,7 +53,7 @@ class Clip:
         self.int8 = False
 
     def use_int8(self) -> "Clip":
-        """From now on the image encoder multiplies bytes: see `unclip.int8`. ConfigError where it cannot."""
+        """From now on the image encoder multiplies bytes (`unclip.int8`), for all its users. ConfigError where it cannot."""
         assert self.network.vision is not None
         self.fingerprint  # noqa: B018  # of the weights as they were: it names the CLIP, not how it multiplies
         to_int8(self.network.vision)

@@ -63,7 +63,15 @@ def available() -> bool:
 class Int8Linear(nn.Module):
     """A linear layer that multiplies bytes. What comes in is multiplied by `before`, what goes out by `after`."""
 
-    def __init__(self, weight: Tensor, bias: Tensor | None, *, before: float = 1.0, after: float = 1.0, dtype=torch.float32):
+    def __init__(
+        self,
+        weight: Tensor,
+        bias: Tensor | None,
+        *,
+        before: float = 1.0,
+        after: float = 1.0,
+        dtype: torch.dtype = torch.float32,
+    ):
         super().__init__()
         weight = weight.detach().float() * before * after
         self.steps = weight.abs().amax(dim=1).div_(MOST).clamp_(min=TINY)
@@ -100,7 +108,7 @@ def to_int8(encoder: VisionEncoder) -> None:
     if device != "cpu":
         raise ConfigError(f"int8 is for CPUs, but the network is on {device}: leave it out, or take the CPU")
     if not available():
-        raise ConfigError("int8 needs a processor that multiplies bytes (AVX512-VNNI or AVX-VNNI): leave it out here")
+        raise ConfigError("int8 needs a processor that multiplies bytes (AVX512-VNNI): leave it out here")
     encoder.set_submodule("patches", Int8Patches(encoder.patches))
     for block in encoder.transformer.blocks[:-1]:
         assert isinstance(block, Block)

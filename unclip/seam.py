@@ -24,10 +24,8 @@ def without_seam(painted: np.ndarray, pixels: np.ndarray, hole: np.ndarray) -> n
     `hole` (H, W) is True where painted pixels are taken; the others of the result mean nothing.
     """
     inside = torch.from_numpy(hole)[None, None]
-    both = (torch.from_numpy(part).permute(2, 0, 1)[None].float() for part in (painted, pixels))
-    own, known = both
-    beside = ~inside
-    around, count = (_neighbours(part) for part in (known * beside, beside.float()))
+    own, known = (torch.from_numpy(part).permute(2, 0, 1)[None].float() for part in (painted, pixels))
+    around, count = (_neighbours(part) for part in (known * ~inside, (~inside).float()))
     step = around / count.clamp(min=1) - own
     sure = (DOUBTFUL - step.abs().amax(1, keepdim=True)) / (DOUBTFUL - SURE)
     weight = sure.clamp(0, 1) * (inside & (count > 0))
