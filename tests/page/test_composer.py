@@ -153,11 +153,11 @@ def test_how_far_words_change_a_picture_is_a_slider(shared_server, open_page, pl
     page.fill("#field-old", "a cat")
     page.fill("#field-new", "a tiger")
     page.locator("#field-theta").focus()
-    for _ in range(8):
+    for _ in range(10):
         page.keyboard.press("ArrowLeft")
     with page.expect_request(lambda request: request.url.endswith("/api/jobs") and request.method == "POST") as sent:
         page.keyboard.press("Control+Enter")
-    assert sent.value.post_data_json["theta"] == [0.08, 0.16, 0.24, 0.32]
+    assert sent.value.post_data_json["theta"] == [0.05, 0.1, 0.15, 0.2]
 
 
 def test_downloads_are_signed_and_stripped_as_switched(shared_server, open_page):

@@ -11,7 +11,7 @@ const LONGEST = 1000; // letters of a stranger's words
 export const EMPTY = {
   prompt: "", old: "", new: "", images: [], task: "variations", model: "", n: "4", size: "", seed: "", steps: "", guidance: "",
   prior_steps: "", prior_guidance: "", upsampler_steps: "", eta: "", strength: "0.6", frames: "9",
-  theta: "0.4", as_typed: false,
+  theta: "0.3", as_typed: false,
 };
 
 const WORDED = ["generate", "image_to_image", "inpaint", "text_diff"]; // tasks that words are read for
