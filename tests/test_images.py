@@ -72,6 +72,20 @@ def test_resize_keeps_dtype_and_range():
     assert y.abs().max() <= 1
 
 
+@pytest.mark.parametrize(("box", "size"), [((3, 0, 93, 90), 32), ((0, 10, 60, 70), 64), ((20, 20, 28, 28), 50)])
+def test_shrinking_bytes_is_pillows_bicubic_within_three_steps(box, size):
+    soft = np.random.default_rng(0).integers(0, 256, (12, 13, 3), dtype=np.uint8)
+    image = Image.fromarray(soft).resize((97, 90), Image.Resampling.BICUBIC)
+    expected = np.asarray(image.resize((size, size), Image.Resampling.BICUBIC, box=box)).astype(int)
+    made = images.shrink(image, box, size)
+    assert (made.shape, made.dtype, made.flags.c_contiguous) == ((size, size, 3), np.uint8, True)
+    off = abs(made - expected)
+    assert off.max() <= 3
+    assert off.mean() < 0.2
+    whole = images.shrink(image, (1, 2, 41, 42), 40)
+    assert (whole == np.asarray(image)[2:42, 1:41]).all()
+
+
 def test_square_crop_takes_the_middle():
     pixels = noise(4, 10)
     assert np.array_equal(np.asarray(images.square_crop(Image.fromarray(pixels))), pixels[:, 3:7])

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from unclip.device import Precision, autocast, pick_device
 from unclip.errors import WeightsError
-from unclip.images import rgb, to_tensor
+from unclip.images import rgb, shrink, to_tensor
 from unclip.int8 import to_int8
 from unclip.models.clip import CLIP
 from unclip.shelf import Network, Shelf
@@ -120,13 +120,13 @@ def load_clip(
 
 
 def look(picture: Image.Image, side: int) -> Image.Image:
-    """The middle square of a picture at `side` px, as CLIP is shown it: upright, on white, by Pillow's BICUBIC."""
+    """The middle square of a picture at `side` px, as CLIP is shown it: upright, on white, by antialiased bicubic."""
     picture = rgb(picture)
     short = min(picture.size)
     left, top = (picture.width - short) // 2, (picture.height - short) // 2
     if (short, *picture.size) == (side, side, side):
         return picture
-    return picture.resize((side, side), Image.Resampling.BICUBIC, box=(left, top, left + short, top + short))
+    return Image.fromarray(shrink(picture, (left, top, left + short, top + short), side))
 
 
 def unit(embeddings: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from unclip.data.faults import Broken
-from unclip.images import rgb
+from unclip.images import rgb, shrink
 from unclip.seeds import mix
 
 Crop = Literal["random", "center"]
@@ -38,10 +38,10 @@ def square(data: bytes, size: int, *, name: str, crop: Crop, seed: int, position
     side = min(image.size)
     room = (image.width - side, image.height - side)
     if crop == "center":
-        left, top = room[0] / 2, room[1] / 2
-    else:
-        rng = Random(mix(seed ^ CROP_STREAM, position))
-        left, top = rng.random() * room[0], rng.random() * room[1]
+        left, top = room[0] // 2, room[1] // 2
+        return shrink(image, (left, top, left + side, top + side), size), (width, height)
+    rng = Random(mix(seed ^ CROP_STREAM, position))
+    left, top = rng.random() * room[0], rng.random() * room[1]
     resized = image.resize((size, size), Image.Resampling.BICUBIC, box=(left, top, left + side, top + side))
     return np.array(resized), (width, height)
 
