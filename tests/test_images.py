@@ -73,15 +73,13 @@ def test_resize_keeps_dtype_and_range():
 
 
 @pytest.mark.parametrize(("box", "size"), [((3, 0, 93, 90), 32), ((0, 10, 60, 70), 64), ((20, 20, 28, 28), 50)])
-def test_shrinking_bytes_is_pillows_bicubic_within_three_steps(box, size):
+def test_shrinking_bytes_is_pillows_bicubic_within_one_step(box, size):
     soft = np.random.default_rng(0).integers(0, 256, (12, 13, 3), dtype=np.uint8)
     image = Image.fromarray(soft).resize((97, 90), Image.Resampling.BICUBIC)
-    expected = np.asarray(image.resize((size, size), Image.Resampling.BICUBIC, box=box)).astype(int)
+    expected = np.asarray(image.crop(box).resize((size, size), Image.Resampling.BICUBIC)).astype(int)
     made = images.shrink(image, box, size)
     assert (made.shape, made.dtype, made.flags.c_contiguous) == ((size, size, 3), np.uint8, True)
-    off = abs(made - expected)
-    assert off.max() <= 3
-    assert off.mean() < 0.2
+    assert abs(made - expected).max() <= 1
     whole = images.shrink(image, (1, 2, 41, 42), 40)
     assert (whole == np.asarray(image)[2:42, 1:41]).all()
 
