@@ -94,7 +94,7 @@ def test_an_encoder_in_bytes_sees_what_it_saw(act, dtype):
 def test_a_clip_in_bytes_is_the_same_clip_and_its_rows_have_no_company(tmp_path):
     folder = save_clip(tmp_path / "micro", 1)
     plain, clip = load_clip(folder, precision="fp32"), load_clip(folder, precision="fp32").use_int8()
-    assert (clip.int8, plain.int8) == (True, False)
+    assert (clip.use_int8().int8, plain.int8) == (True, False)  # asked twice, it is done once
     assert clip.fingerprint == plain.fingerprint
     x = drawn(4, INT8_BATCH + 3, 3, 32, 32).clamp(-1, 1)
     z = clip.pixels(x)
@@ -115,6 +115,11 @@ def test_an_index_says_that_it_was_made_in_bytes(tmp_path, monkeypatch, capsys):
         assert manifest["options"] == {"every": 0.0, **({"int8": True} if more else {})}
         rows[name] = manifest["rows"]
     assert rows == {"bytes": 5, "plain": 5}
+    fill(tmp_path / "p", range(6))
+    for more, options in (([], {"every": 0.0, "int8": True}), (["--no-int8"], {"every": 0.0})):
+        assert main(["search", "index", "-o", "bytes", "--clip", "clip", "--device", "cpu", *more]) == 0
+        manifest = json.loads((tmp_path / "bytes" / "unclip-index.json").read_text(encoding="utf-8"))
+        assert (manifest["options"], manifest["rows"]) == (options, 6)
 
 
 def test_where_it_cannot_be_had_it_is_refused_in_a_line(tmp_path, monkeypatch):

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from unclip.device import Precision, autocast, pick_device
 from unclip.errors import WeightsError
-from unclip.images import rgb, shrink, to_tensor
+from unclip.images import rgb, shrink, square_crop, to_tensor
 from unclip.int8 import to_int8
 from unclip.models.clip import CLIP
 from unclip.shelf import Network, Shelf
@@ -55,9 +55,10 @@ class Clip:
     def use_int8(self) -> "Clip":
         """From now on the image encoder multiplies bytes (`unclip.int8`), for all its users. ConfigError where it cannot."""
         assert self.network.vision is not None
-        self.fingerprint  # noqa: B018  # of the weights as they were: it names the CLIP, not how it multiplies
-        to_int8(self.network.vision)
-        self.int8 = True
+        if not self.int8:
+            self.fingerprint  # noqa: B018  # of the weights as they were: it names the CLIP, not how it multiplies
+            to_int8(self.network.vision)
+            self.int8 = True
         return self
 
     @cached_property
@@ -121,12 +122,8 @@ def load_clip(
 
 def look(picture: Image.Image, side: int) -> Image.Image:
     """The middle square of a picture at `side` px, as CLIP is shown it: upright, on white, by antialiased bicubic."""
-    picture = rgb(picture)
-    short = min(picture.size)
-    left, top = (picture.width - short) // 2, (picture.height - short) // 2
-    if (short, *picture.size) == (side, side, side):
-        return picture
-    return Image.fromarray(shrink(picture, (left, top, left + short, top + short), side))
+    square = square_crop(rgb(picture))
+    return square if square.width == side else Image.fromarray(shrink(square, side))
 
 
 def unit(embeddings: Tensor) -> Tensor:

@@ -101,17 +101,16 @@ def resize_image(image: Image.Image, size: int) -> Image.Image:
     return image.resize((size, size), Image.Resampling.BICUBIC)
 
 
-def shrink(image: Image.Image, box: tuple[int, int, int, int], size: int) -> np.ndarray:
-    """A square of an RGB image, left, top, right and bottom, as uint8 (size, size, 3): antialiased bicubic, of bytes.
+def shrink(image: Image.Image, size: int) -> np.ndarray:
+    """A square RGB image at another side, uint8 (size, size, 3): antialiased bicubic, of bytes.
 
-    Torch's kernel for them: Pillow's BICUBIC of the cut square to one of 255, in a sixth of its time where there is AVX2. It
-    keeps to one thread, as whatever decodes pictures beside a network has to.
+    Torch's kernel for them: Pillow's BICUBIC to one of 255, in a sixth of its time where there is AVX2. It keeps to one
+    thread, as whatever decodes pictures beside a network has to.
     """
-    left, top, right, bottom = box
-    pixels = np.array(image)[top:bottom, left:right]
-    if pixels.shape[:2] == (size, size):
-        return np.ascontiguousarray(pixels)
-    x = torch.from_numpy(np.ascontiguousarray(pixels)).permute(2, 0, 1)[None]
+    pixels = np.array(image)
+    if len(pixels) == size:
+        return pixels
+    x = torch.from_numpy(pixels).permute(2, 0, 1)[None]
     shrunk = F.interpolate(x, size=(size, size), mode="bicubic", antialias=True)[0]
     return np.ascontiguousarray(shrunk.numpy().transpose(1, 2, 0))
 

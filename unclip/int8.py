@@ -106,9 +106,9 @@ def to_int8(encoder: VisionEncoder) -> None:
     """
     device = encoder.cls.device.type
     if device != "cpu":
-        raise ConfigError(f"int8 is for CPUs, but the network is on {device}: leave it out, or take the CPU")
+        raise ConfigError(f"int8 is for CPUs, but the network is on {device}: take --no-int8, or the CPU")
     if not available():
-        raise ConfigError("int8 needs a processor that multiplies bytes (AVX512-VNNI): leave it out here")
+        raise ConfigError("int8 needs a processor that multiplies bytes (AVX512-VNNI): take --no-int8")
     encoder.set_submodule("patches", Int8Patches(encoder.patches))
     for block in encoder.transformer.blocks[:-1]:
         assert isinstance(block, Block)

@@ -33,7 +33,11 @@ def index(
     ),
     again: bool = typer.Option(False, "--again", help="Embed everything anew."),
     device: str = typer.Option("auto", "--device", help="auto, cpu, cuda or mps."),
-    int8: bool = typer.Option(False, "--int8", help="Multiply bytes: on CPUs that can, up to twice as fast, a little off."),
+    int8: bool = typer.Option(
+        None,
+        "--int8/--no-int8",
+        help="Multiply bytes: on CPUs that can, 1.5 times as fast, a little off; as before without.",
+    ),
     as_json: bool = AS_JSON,
 ) -> None:
     """Embed pictures and videos, and print the path of the index. The same command goes on where it was stopped.
@@ -49,14 +53,14 @@ def index(
     from unclip.search.layout import read_manifest
     from unclip.search.sources import list_sources
 
+    manifest = read_manifest(out) if out.is_dir() else None
     if not sources:
-        manifest = read_manifest(out)
         if manifest is None:
             raise ConfigError(f"nothing to index: name folders or files, since {out} is no index that knows its own")
         sources = list(manifest.sources)
     listing = list_sources(sources)
     network = load_clip(clip, device=device)
-    if int8:
+    if int8 or (int8 is None and manifest is not None and manifest.options.get("int8")):
         network.use_int8()
     began = time.perf_counter()
     with progress() as bars:

@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from unclip.data.faults import Broken
-from unclip.images import rgb, shrink
+from unclip.images import rgb, shrink, square_crop
 from unclip.seeds import mix
 
 Crop = Literal["random", "center"]
@@ -35,13 +35,10 @@ def square(data: bytes, size: int, *, name: str, crop: Crop, seed: int, position
         raise Broken(name, "not a readable picture: of no format known") from None
     except Exception as error:  # a decoder fed with foreign bytes raises about anything
         raise Broken(name, f"not a readable picture: {' '.join(str(error).split())[:80]}") from None
-    side = min(image.size)
-    room = (image.width - side, image.height - side)
     if crop == "center":
-        left, top = room[0] // 2, room[1] // 2
-        return shrink(image, (left, top, left + side, top + side), size), (width, height)
-    rng = Random(mix(seed ^ CROP_STREAM, position))
-    left, top = rng.random() * room[0], rng.random() * room[1]
+        return shrink(square_crop(image), size), (width, height)
+    side, rng = min(image.size), Random(mix(seed ^ CROP_STREAM, position))
+    left, top = rng.random() * (image.width - side), rng.random() * (image.height - side)
     resized = image.resize((size, size), Image.Resampling.BICUBIC, box=(left, top, left + side, top + side))
     return np.array(resized), (width, height)
 
