@@ -120,6 +120,9 @@ def test_an_index_says_that_it_was_made_in_bytes(tmp_path, monkeypatch, capsys):
         assert main(["search", "index", "-o", "bytes", "--clip", "clip", "--device", "cpu", *more]) == 0
         manifest = json.loads((tmp_path / "bytes" / "unclip-index.json").read_text(encoding="utf-8"))
         assert (manifest["options"], manifest["rows"]) == (options, 6)
+    (tmp_path / "bytes" / "unclip-index.json").write_text("torn", encoding="utf-8")
+    assert main(["search", "index", "p", "-o", "bytes", "--clip", "clip", "--device", "cpu"]) == 2
+    assert main(["search", "index", "p", "-o", "bytes", "--clip", "clip", "--device", "cpu", "--again"]) == 0
 
 
 def test_where_it_cannot_be_had_it_is_refused_in_a_line(tmp_path, monkeypatch):

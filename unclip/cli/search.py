@@ -36,7 +36,7 @@ def index(
     int8: bool = typer.Option(
         None,
         "--int8/--no-int8",
-        help="Multiply bytes: on CPUs that can, 1.5 times as fast, a little off; as before without.",
+        help="Multiply bytes: on CPUs that can, 1.5 times as fast, a little off; else as before.",
     ),
     as_json: bool = AS_JSON,
 ) -> None:
@@ -53,7 +53,7 @@ def index(
     from unclip.search.layout import read_manifest
     from unclip.search.sources import list_sources
 
-    manifest = read_manifest(out) if out.is_dir() else None
+    manifest = read_manifest(out) if out.is_dir() and not (again and sources) else None
     if not sources:
         if manifest is None:
             raise ConfigError(f"nothing to index: name folders or files, since {out} is no index that knows its own")
