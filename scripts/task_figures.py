@@ -7,9 +7,9 @@ variations    1 - cosine between the z of one picture's variations, and their co
 interpolate   share of pairs over whose nine frames the cosine to one end only falls and to the other only rises
 text_diff     cosine between the judge's change of the picture and of the caption, by theta, and the share where it rises
 
-Interpolation is told for both paces and by both pairs of eyes. Frames at the pace that is seen were chosen by the model's
-CLIP so that none goes back: its own figure says how far that succeeds, the judge's how much of it is really there. The judge
-never saw the model's CLIP, and gives the change of a picture from its reconstruction.
+Interpolation and text_diff are told for both paces, interpolation by both pairs of eyes. What is painted at the pace that is
+seen was chosen by the model's CLIP so that none goes back: its own figure says how far that succeeds, the judge's how much
+of it is really there. The judge never saw the model's CLIP, and gives the change of a picture from its reconstruction.
 
 The pictures are the first of the split in the suite's order; what the tasks' defaults were chosen on are the 200th to the
 299th. All is painted in batches at 64 px, the last three in `--steps` steps.
@@ -184,7 +184,7 @@ def progress(seen: Tensor, targets: Tensor, ends: list[tuple[int, int]]) -> dict
 
 
 def text_diff(
-    model: UnCLIP, known: Known, judge: ClipJudge, options: Options, thetas: Sequence[float], pushes: Sequence[float]
+    model: UnCLIP, known: Known, judge: ClipJudge, options: Options, thetas: Sequence[float], push: float
 ) -> dict[str, Any]:
     old = [item.prompt for item in known.items]
     new = [changed(item, i) for i, item in enumerate(known.items)]
@@ -192,31 +192,43 @@ def text_diff(
     directions = F.normalize(F.normalize(texts[1].pooled) - F.normalize(texts[0].pooled))
     told = judge.texts(new) - judge.texts(old)
     told /= np.linalg.norm(told, axis=1, keepdims=True)
-    background = np.array([i % 2 == 0 for i in range(len(old))])
+    features: dict[float, np.ndarray] = {}
+    cosines: dict[float, Tensor] = {}
+    fine = ways.fine_thetas(thetas)
+    for theta in sorted({0.0, *thetas, *fine}):
+        moved = [ways.slerp(z, z.norm() * d, theta) for z, d in zip(known.z, directions, strict=True)]
+        seeds, how = [0] * len(moved), tasks.pushed(options, theta, push)
+        made = draw(model, torch.stack(moved), seeds, known.x_T, text=texts[1] if theta else None, options=how)
+        pictures = enlarge(model, made, seeds)
+        features[theta] = judge.images(pictures)
+        change = F.normalize(look(model, pictures)) - F.normalize(known.z).cpu()
+        cosines[theta] = F.cosine_similarity(change, directions.cpu())
+    seen = torch.stack([cosines[theta] for theta in fine], dim=1)
+    chosen = np.array([[fine[i] for i in ways.risen(row, len(thetas))] for row in seen]).T  # a row for each theta
+    even = np.broadcast_to(np.array(thetas)[:, None], chosen.shape)
     report: dict[str, Any] = {"n": len(old), "examples": [*zip(old, new, strict=True)][:4]}
-    for push in pushes:
-        features = []
-        for theta in (0.0, *thetas):
-            moved = [ways.slerp(z, z.norm() * d, theta) for z, d in zip(known.z, directions, strict=True)]
-            seeds = [0] * len(moved)
-            how = tasks.pushed(options, theta, push)
-            made = draw(model, torch.stack(moved), seeds, known.x_T, text=texts[1] if theta else None, options=how)
-            features.append(judge.images(enlarge(model, made, seeds)))
-        change = np.stack(features[1:]) - features[0]
-        along = (change * told).sum(-1)
-        cosine = along / np.linalg.norm(change, axis=-1).clip(min=1e-9)
-        rises = cosine[-1] > cosine[0]
-        report[f"guided 1 + {push:g} theta"] = {
-            "directional_similarity": {f"theta {t}": figure(row) for t, row in zip(thetas, cosine, strict=True)},
-            "rises_at_every_theta": figure((np.diff(cosine, axis=0) > 0).all(0)),
-            "rises_at_each": [round(float(rising.mean()), 3) for rising in np.diff(cosine, axis=0) > 0],
-            "rises_from_first_to_last": figure(rises),
-            "projection_rises_at_every_theta": figure((np.diff(along, axis=0) > 0).all(0)),
-            "background_rises_from_first_to_last": figure(rises[background]),
-            "style_rises_from_first_to_last": figure(rises[~background]),
-            "kept_of_the_picture_at_last": figure((features[0] * features[-1]).sum(-1)),
-        }
+    for pace, taken in (("even", even), ("seen", chosen)):
+        after = np.stack([[features[theta][i] for i, theta in enumerate(row)] for row in taken])
+        report[f"pace {pace}"] = {"thetas": [figure(row) for row in taken]} | turned(features[0.0], after, told)
     return report
+
+
+def turned(before: np.ndarray, after: np.ndarray, told: np.ndarray) -> dict[str, Any]:
+    """How pictures `after` (T, N, D), each theta further than the one before, turn from (N, D) the way they are told."""
+    change = after - before
+    along = (change * told).sum(-1)
+    cosine = along / np.linalg.norm(change, axis=-1).clip(min=1e-9)
+    rising, rises, background = np.diff(cosine, axis=0) > 0, cosine[-1] > cosine[0], np.arange(len(told)) % 2 == 0
+    return {
+        "directional_similarity": [figure(row) for row in cosine],
+        "rises_at_every_theta": figure(rising.all(0)),
+        "rises_at_each": [round(float(row.mean()), 3) for row in rising],
+        "rises_from_first_to_last": figure(rises),
+        "projection_rises_at_every_theta": figure((np.diff(along, axis=0) > 0).all(0)),
+        "background_rises_from_first_to_last": figure(rises[background]),
+        "style_rises_from_first_to_last": figure(rises[~background]),
+        "kept_of_the_picture_at_last": figure((before * after[-1]).sum(-1)),
+    }
 
 
 def changed(item: Item, number: int) -> str:
@@ -243,7 +255,7 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
         "reconstruct_250": lambda: reconstruct(model, items[:icons], Options(steps=250)),
         "variations": lambda: variations(model, known.first(icons), steps),
         "interpolate": lambda: interpolate(model, known, pairs, judge, steps),
-        "text_diff": lambda: text_diff(model, known.first(pairs), judge, steps, args.thetas, args.pushes),
+        "text_diff": lambda: text_diff(model, known.first(pairs), judge, steps, args.thetas, args.push),
     }
     for name in args.only:
         report[name] = figures[name]()
@@ -261,7 +273,7 @@ def main() -> None:
     parser.add_argument("--skip", type=int, default=0, help="so many pictures of the split, to try things on the others")
     parser.add_argument("--steps", type=int, default=20, help="of all but reconstruct")
     parser.add_argument("--thetas", type=float, nargs="+", default=tasks.THETAS, help="of text_diff")
-    parser.add_argument("--pushes", type=float, nargs="+", default=[tasks.PUSH], help="of text_diff's guidance, by theta")
+    parser.add_argument("--push", type=float, default=tasks.PUSH, help="of text_diff's guidance, by theta")
     every = ("reconstruct_50", "reconstruct_250", "variations", "interpolate", "text_diff")
     parser.add_argument("--only", nargs="+", choices=every, default=every)
     parser.add_argument("--quick", action="store_true", help="few of everything: whether it runs, no figures to tell")

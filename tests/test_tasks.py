@@ -207,6 +207,27 @@ def test_the_further_text_diff_goes_the_more_it_is_guided(painter, red):
     assert "guidance" not in own.info["unclip"]
 
 
+def test_text_diff_goes_at_the_pace_that_is_seen(painter, red):
+    stages = []
+    given = {"thetas": (0.1, 0.2, 0.5), "options": FEW, "progress": lambda stage, step: stages.append(stage)}
+    words = ("a red disc", "a blue disc")
+    seen = tasks.text_diff(painter, red, *words, pace="seen", size=SIDE, **given)
+    assert list(dict.fromkeys(stages)) == ["inversion", "pace"]  # what was looked at is what was asked for
+    thetas = [image.info["unclip"]["theta"] for image in seen]
+    assert thetas[0] == 0.1 < thetas[1] < thetas[2] <= 0.5
+    again = given | {"thetas": thetas}
+    assert pixels(seen) == pixels(tasks.text_diff(painter, red, *words, size=SIDE, **again))
+    fine = ways.fine_thetas((0.1, 0.2, 0.5))
+    looked = tasks.text_diff(painter, red, *words, size=SIDE, **given | {"thetas": fine})
+    change = F.normalize(painter.embed(looked)) - F.normalize(painter.embed(red))
+    old, new = F.normalize(painter.encode_text(words).pooled)
+    assert thetas == [fine[i] for i in ways.risen(F.cosine_similarity(change, (new - old)[None]), 3)]
+    stages.clear()
+    large = tasks.text_diff(painter, red, *words, pace="seen", size=2 * SIDE, **given)
+    assert list(dict.fromkeys(stages)) == ["inversion", "pace", "decoder", "to 64 px"]
+    assert pixels(large) == pixels(tasks.text_diff(painter, red, *words, size=2 * SIDE, **again))
+
+
 def test_strength_says_how_far_a_picture_is_noised(painter, red):
     started = []
     for strength in (0.1, 0.5, 1.0):
@@ -285,6 +306,15 @@ BAD = {
     "frames": (lambda m, a, b: tasks.interpolate(m, [a, b], frames=1), "frames = 1: expected at least 2"),
     "noise": (lambda m, a, b: tasks.interpolate(m, [a, b], noise="loud"), "noise = 'loud'"),
     "pace": (lambda m, a, b: tasks.interpolate(m, [a, b], pace="fast"), "pace = 'fast': expected even or seen"),
+    "pace of thetas": (lambda m, a, b: tasks.text_diff(m, a, "a", "b", pace="fast"), "pace = 'fast': expected even or seen"),
+    "one theta": (
+        lambda m, a, b: tasks.text_diff(m, a, "a", "b", thetas=[0.3], pace="seen"),
+        "thetas = 0.3: pace seen expects",
+    ),
+    "fall": (
+        lambda m, a, b: tasks.text_diff(m, a, "a", "b", thetas=(0.3, 0.1), pace="seen"),
+        "thetas = 0.3, 0.1: pace seen",
+    ),
     "same ends": (lambda m, a, b: tasks.interpolate(m, [b, a, a]), "ends 2 and 3 are the same to tiny"),
     "tiny": (lambda m, a, b: pair_of(m, Image.new("RGB", (1, 1))), "1 x 1 px: expected 8 to"),
     "frame": (lambda m, a, b: tasks.frame(m, [a, b], 9), "frame 9: expected 0 to 8"),

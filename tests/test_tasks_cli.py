@@ -256,6 +256,7 @@ def save_odd_pictures() -> None:
         (["img2img", "red.png", "--strength", "1.1"], "strength = 1.1: expected more than 0 to 1"),
         (["text-diff", "red.png", "--new", "a", "--theta", "-0.1"], "theta = -0.1: expected 0 to 0.5"),
         (["text-diff", "red.png", "--new", "a", "--theta", "0.6"], "theta = 0.6: expected 0 to 0.5"),
+        (["text-diff", "red.png", "--new", "a", "--theta", "0.3", "--pace", "seen"], "thetas = 0.3: pace seen expects two"),
         (["text-diff", "red.png", "--new", "a", "--theta", "much"], "--theta much: expected numbers"),
         (["text-diff", "red.png"], "Missing option '--new'"),
         (["probe", "red.png", "--among", "nowhere"], "there is no folder nowhere"),

@@ -65,3 +65,14 @@ def test_frames_are_chosen_where_clip_sees_even_steps_and_none_back():
     seen = torch.cat([seen, torch.stack([torch.zeros(8), even.cos(), even.sin()], dim=1)])
     assert ways.paced(ways.fine_places(3, 5), seen, ends, 5) == [0, 5 / 8, 1, 1.5, 2]
     assert ways.paced(ways.fine_places(3, 5), seen.flip(0), ends, 5)[::2] == [0, 1, 2]
+
+
+def test_thetas_are_chosen_where_what_clip_sees_of_the_change_rises_evenly():
+    assert ways.fine_thetas((0.05, 0.2, 0.45)) == [0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.45]
+    leap = torch.tensor([0.1, 0.12, 0.15, 0.5, 0.45, 0.62, 0.7, 0.66, 0.3])
+    assert ways.risen(leap, 2) == [0, 6]  # beyond, more of it spoils the picture
+    assert ways.risen(leap, 3) == [0, 4, 6]
+    assert ways.risen(leap, 4) == [0, 2, 3, 6]
+    assert ways.risen(leap.flip(0), 3) == [0, 1, 2]
+    assert ways.risen(torch.zeros(9), 3)[0] == 0  # nothing to choose by: still thetas that rise
+    assert ways.risen(leap[:5], 5) == [0, 1, 2, 3, 4]

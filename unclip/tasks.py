@@ -33,7 +33,9 @@ from unclip.pipeline import UnCLIP
 from unclip.provenance import parent, prompted, tell
 from unclip.request import AS_SAVED, Options, Progress, named, pick_size, retracing, seeds_of
 from unclip.rng import Rng
-from unclip.ways import SAME, between, even_places, fine_places, glance_side, paced, slerp
+from unclip.ways import SAME, between, even_places, fine_places, fine_thetas, glance_side, paced, risen, slerp
+
+Pace = Literal["even", "seen"]
 
 THETAS = (0.05, 0.15, 0.3)
 PUSH = 2.0  # by how much a whole theta raises the guidance of text_diff, see `pushed`
@@ -103,7 +105,7 @@ def interpolate(
     *,
     frames: int = 9,
     noise: Literal["slerp", "fixed"] = "slerp",
-    pace: Literal["even", "seen"] = "even",
+    pace: Pace = "even",
     seed: int = 0,
     size: int | None = None,
     options: Options = AS_SAVED,
@@ -161,6 +163,7 @@ def text_diff(
     new: str,
     *,
     thetas: Sequence[float] = THETAS,
+    pace: Pace = "even",
     size: int | None = None,
     options: Options = AS_SAVED,
     progress: Progress | None = None,
@@ -171,9 +174,16 @@ def text_diff(
     empty; `new` describes the whole of what it shall be, for the decoder reads it beside the turned z: from z alone, which
     then lies where no picture's does, it forgets what the picture was of (docs/log.md). At theta 0 the image comes back.
     Unless `options` say how much, guidance grows with theta: see `pushed`.
+
+    `pace`: "even" takes the thetas as they are. "seen" takes the first, and goes on evenly by what CLIP sees of the change,
+    at most to the last theta, and no further than where it sees the most: it paints four times as many to choose from, as
+    large as CLIP looks at them or as they are asked for. Each picture says which theta it is of.
     """
     for theta in thetas:
         _check_range("theta", theta, 0, FURTHEST)
+    _check_pace(pace)
+    if pace == "seen" and (len(thetas) < 2 or thetas[0] >= thetas[-1]):
+        raise RequestError(f"thetas = {', '.join(map(str, thetas))}: pace seen expects two or more, the last the highest")
     size = pick_size(model.name, model.sizes, size)
     before, after = (model.read(caption, options) for caption in (old, new))
     texts = model.encode_text([before.text, after.text])
@@ -182,11 +192,21 @@ def text_diff(
         raise RequestError(f"{old!r} and {new!r} are the same to {model.name}: say what is to change")
     z, x_T, _ = pair_of(model, image, options=options, progress=progress)
     direction = z.norm() * F.normalize(both[1] - both[0], dim=0)
-    pictures = []
-    for theta in thetas:
+
+    def at(theta: float, side: int, progress: Progress | None) -> Image.Image:
         moved, text = slerp(z[0], direction, theta)[None], texts.select(slice(1, 2)) if theta else None
         how = pushed(options, theta)
-        pictures += model.paint(moved, [0], text=text, x_T=x_T, size=size, options=how, progress=progress)
+        return model.paint(moved, [0], text=text, x_T=x_T, size=side, options=how, progress=progress)[0]
+
+    painted: dict[float, Image.Image] = {}
+    if pace == "seen":
+        fine, side = fine_thetas(thetas), glance_side(model, size)
+        on_glance = None if progress is None else lambda _, step: progress("pace", step)
+        glances = [at(theta, side, on_glance) for theta in fine]
+        change = F.normalize(model.embed(glances)) - F.normalize(z)
+        thetas = [fine[i] for i in risen(F.cosine_similarity(change, direction[None]), len(thetas))]
+        painted = dict(zip(fine, glances, strict=True)) if side == size else {}
+    pictures = [painted[theta] if painted else at(theta, size, progress) for theta in thetas]
     said = {"old": old, **before.told("old_read"), "new": new, **after.told("new_read")}
     each = [{**said, "theta": theta, "size": size} for theta in thetas]
     return tell(model.name, "text_diff", pictures, each, options, [parent(source(image))])
@@ -286,6 +306,10 @@ def _check_way(ends: Sequence[End], frames: int, noise: str = "slerp", pace: str
         raise RequestError(f"frames = {frames}: expected at least 2, the ends")
     if noise not in ("slerp", "fixed"):
         raise RequestError(f"noise = {noise!r}: expected slerp or fixed")
+    _check_pace(pace)
+
+
+def _check_pace(pace: str) -> None:
     if pace not in ("even", "seen"):
         raise RequestError(f"pace = {pace!r}: expected even or seen")
 

@@ -128,13 +128,38 @@ def paced(places: Sequence[float], seen: Tensor, ends: Tensor, frames: int) -> l
         if share[-1] > share[0]:
             come[rows] = i + ((share - share[0]) / (share[-1] - share[0])).clamp(0, 1)
         for gain in (left[:, None] - left, ahead - ahead[:, None]):
-            back[rows, rows] += GOES_BACK * ((gain <= 0).double() + (1 - gain / STEP).clamp(0, 1))
+            back[rows, rows] += _for_going_back(gain)
     wanted = even_places(len(ends), frames)
     uneven = (come - torch.tensor(wanted, dtype=torch.float64)[:, None]).abs()
     for row, place in zip(uneven, wanted, strict=True):
         if abs(place - round(place)) < 1e-9:
             row[torch.arange(len(places)) != round(place) * leg] = torch.inf
     return [places[i] for i in _cheapest(uneven, back)]
+
+
+def fine_thetas(thetas: Sequence[float]) -> list[float]:
+    """From the first of two or more thetas to the last, evenly: what as many are to be chosen from."""
+    places = torch.linspace(thetas[0], thetas[-1], GLANCES * (len(thetas) - 1) + 1, dtype=torch.float64)
+    return [round(place, 4) for place in places.tolist()]  # a picture says its theta, and is made again from that
+
+
+def risen(seen: Tensor, count: int) -> list[int]:
+    """Of P pictures, each going further from one, as many in which what is `seen` (P,) rises evenly from the first.
+
+    `seen` is the cosine of what changed in the picture with what changed in the caption. It rises, then falls where more
+    only spoils the picture: the last chosen is where it is highest. The others are chosen as frames are.
+    """
+    seen = seen.cpu().double()
+    last = count - 1 + int(seen[count - 1 :].argmax())
+    uneven = (seen[: last + 1] - torch.linspace(float(seen[0]), float(seen[last]), count).double()[:, None]).abs()
+    uneven[0, 1:] = uneven[-1, :-1] = torch.inf
+    gain = seen[: last + 1] - seen[: last + 1, None]
+    return _cheapest(uneven, torch.full_like(gain, torch.inf).tril() + _for_going_back(gain))
+
+
+def _for_going_back(gain: Tensor) -> Tensor:
+    """What steps cost that gain so much of a cosine."""
+    return GOES_BACK * ((gain <= 0).double() + (1 - gain / STEP).clamp(0, 1))
 
 
 def _cheapest(costs: Tensor, steps: Tensor) -> list[int]:

@@ -1,8 +1,12 @@
 """`unclip text-diff`: a picture changed in what one caption has and another has not."""
 
+from typing import Literal
+
 import typer
 
 from unclip.cli import tasks
+
+Pace = Literal["even", "seen"]
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None)
 
@@ -15,6 +19,9 @@ def text_diff(
     new: str = typer.Option(..., "--new", help="The whole of what the picture is to be."),
     old: str = typer.Option("", "--old", help="What the picture is."),
     theta: list[str] = typer.Option(["0.05,0.15,0.3"], "--theta", help="How far to go, 0 to 0.5; several with commas."),
+    pace: Pace = typer.Option(
+        "even", "--pace", help="These thetas, or, four times the work, from the first even steps of what CLIP sees."
+    ),
     size: tasks.Size = None,
     as_typed: tasks.AsTyped = False,
 ) -> None:
@@ -28,6 +35,6 @@ def text_diff(
     image, thetas = read_picture(picture), tasks.numbers(theta, "--theta")
 
     def ask(asked: tasks.Asked):
-        return text_diff(asked.model, image, old, new, thetas=thetas, size=size, **asked.alike)
+        return text_diff(asked.model, image, old, new, thetas=thetas, pace=pace, size=size, **asked.alike)
 
     tasks.tell(call, tasks.paint(call, ask, prompts=[old, new], as_typed=as_typed))
