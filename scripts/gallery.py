@@ -116,9 +116,14 @@ def outpaint(given: Given) -> list[Row]:
 
 
 def text_diff(given: Given) -> list[Row]:
+    """At the thetas of the default, then at those that CLIP chooses."""
+
     def row(picture: Image.Image, words: str) -> Row:
-        made = tasks.text_diff(given.model, picture, words, f"{words} on a blue background", **ALIKE)
-        return [(image, f"theta {theta}") for image, theta in zip(made, tasks.THETAS, strict=True)]
+        new = f"{words} on a blue background"
+        made = tasks.text_diff(given.model, picture, words, new, **ALIKE)
+        seen = tasks.text_diff(given.model, picture, words, new, thetas=(0.05, 0.2, 0.4), pace="seen", **ALIKE)
+        cells = [(image, f"theta {theta}") for image, theta in zip(made, tasks.THETAS, strict=True)]
+        return cells + [(image, f"seen: {image.info['unclip']['theta']:.2f}") for image in seen]
 
     return [[real, *row(*real)] for real in given.pictures]
 

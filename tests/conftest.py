@@ -3,12 +3,14 @@
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import nn
 
 from unclip import pipeline
 from unclip.data import pool as pools
 from unclip.data.source import Sample
 from unclip.diffusion.process import DiffusionConfig
+from unclip.images import save_png
 from unclip.models import clip, decoder, prior, upsampler
 from unclip.stages import SamplingConfig
 from unclip.tokenizer import Tokenizer
@@ -113,3 +115,13 @@ def micro_bundle(tokenizer, micro_clip, tmp_path_factory):
 def painter(micro_bundle) -> pipeline.UnCLIP:
     """That model, loaded, in fp32."""
     return pipeline.load(micro_bundle, device="cpu", precision="fp32")
+
+
+@pytest.fixture
+def two_files(tmp_path) -> list[str]:
+    """Pictures of 32 px, soft colours, in a.png and b.png."""
+    rng = np.random.default_rng(0)
+    for name in "ab":
+        tile = rng.integers(0, 255, (8, 8, 3), dtype=np.uint8)
+        save_png(Image.fromarray(tile).resize((32, 32), Image.Resampling.BICUBIC), tmp_path / f"{name}.png")
+    return [str(tmp_path / "a.png"), str(tmp_path / "b.png")]

@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 
 from unclip import tasks
-from unclip.images import read_picture, resize, save_png, to_images, to_tensor
+from unclip.images import read_picture, resize, to_images, to_tensor
 from unclip.inpainting import Sides, inpaint, outpaint
 from unclip.pipeline import load
 from unclip.request import Options
@@ -131,23 +131,14 @@ def _varied(model, image, how) -> Image.Image:
     return tasks.variations(model, image, n=1, seed=4, eta=0.5, **how)[0]
 
 
-@pytest.fixture
-def files(tmp_path) -> list[str]:
-    rng = np.random.default_rng(0)
-    for name in "ab":
-        tile = rng.integers(0, 255, (8, 8, 3), dtype=np.uint8)
-        save_png(Image.fromarray(tile).resize((32, 32), Image.Resampling.BICUBIC), tmp_path / f"{name}.png")
-    return [str(tmp_path / "a.png"), str(tmp_path / "b.png")]
-
-
 @pytest.mark.parametrize("name", EDITS)
-def test_every_task_is_what_the_tasks_say(painter, micro_bundle, files, name):
+def test_every_task_is_what_the_tasks_say(painter, micro_bundle, two_files, name):
     changes, twin = EDITS[name]
     values = {"task": name, "prompt": None, "images": ("a",), "seed": 4, "size": 256, "steps": 3, "guidance": None}
     asked = request(**(values | changes))
-    pictures = files[: len(asked.images)]
+    pictures = two_files[: len(asked.images)]
     own = painter(exact=True).paint(asked, 0, pictures, lambda *_: None, NEVER)
-    a, b = (read_picture(path) for path in files)
+    a, b = (read_picture(path) for path in two_files)
     how = {"size": 256, "options": Options(steps=3)}
     expected = twin(load(micro_bundle, device="cpu", precision="fp32"), a, b, how)
     assert own.image.tobytes() == expected.tobytes()
@@ -156,14 +147,14 @@ def test_every_task_is_what_the_tasks_say(painter, micro_bundle, files, name):
     assert [parent.get("file") or parent["prompt"] for parent in own.settings["parents"]] == parents
 
 
-def test_an_edit_at_another_size_is_what_inpaint_says(painter, micro_bundle, files, tmp_path):
+def test_an_edit_at_another_size_is_what_inpaint_says(painter, micro_bundle, two_files, tmp_path):
     mask = Image.new("L", (32, 32), 0)
     mask.paste(255, (8, 8, 24, 9))  # which would be lost, were it made smaller as a picture is
     mask.save(tmp_path / "mask.png")
-    read = [read_picture(path) for path in (files[0], tmp_path / "mask.png")]
+    read = [read_picture(path) for path in (two_files[0], tmp_path / "mask.png")]
     for side in (512, 256):
         asked = request(task="inpaint", prompt="a disc", images=("a",), mask="m", size=side, steps=2, guidance=None)
-        own = painter(exact=True).paint(asked, 0, [files[0], str(tmp_path / "mask.png")], lambda *_: None, NEVER)
+        own = painter(exact=True).paint(asked, 0, [two_files[0], str(tmp_path / "mask.png")], lambda *_: None, NEVER)
         model = load(micro_bundle, device="cpu", precision="fp32")
         (twin,) = inpaint(model, *read, "a disc", n=1, seed=asked.seed, size=side, options=Options(steps=2))
         assert own.image.tobytes() == twin.tobytes()

@@ -4,15 +4,13 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
-import numpy as np
 import pytest
 import torch
-from PIL import Image
 
 from unclip import tasks
 from unclip.diffusion.samplers import Step
 from unclip.errors import RequestError
-from unclip.images import read_picture, save_png
+from unclip.images import read_picture
 from unclip.pipeline import load
 from unclip.request import Options
 from unclip.server.batching import Batcher
@@ -148,15 +146,6 @@ def painter(micro_bundle):
     batcher.close()
 
 
-@pytest.fixture
-def files(tmp_path) -> list[str]:
-    rng = np.random.default_rng(0)
-    for name in "ab":
-        tile = rng.integers(0, 255, (8, 8, 3), dtype=np.uint8)
-        save_png(Image.fromarray(tile).resize((32, 32), Image.Resampling.BICUBIC), tmp_path / f"{name}.png")
-    return [str(tmp_path / "a.png"), str(tmp_path / "b.png")]
-
-
 def request(task: str, images: tuple[str, ...], **changes) -> JobRequest:
     return JobRequest.model_validate({"task": task, "images": images, "seed": 4, "size": 256, "steps": 3} | changes)
 
@@ -174,35 +163,35 @@ def inversions(painter: ModelPainter, monkeypatch) -> list[int]:
 
 
 def test_a_jobs_pictures_are_inverted_once_and_its_frames_are_those_of_interpolate(
-    painter, files, micro_bundle, monkeypatch, pool
+    painter, two_files, micro_bundle, monkeypatch, pool
 ):
     seen, asked = inversions(painter, monkeypatch), request("interpolate", ("a", "b"), prompt="a blue disc", frames=4)
     stages: list[list[str]] = [[] for _ in range(4)]
 
     def slot(number: int):
-        return painter.paint(asked, number, files, lambda stage, *_: stages[number].append(stage), NEVER)
+        return painter.paint(asked, number, two_files, lambda stage, *_: stages[number].append(stage), NEVER)
 
     made = list(pool.map(slot, range(4)))
     assert seen == [1, 1]
     assert all("decoder" in told for told in stages)
-    ends = [*(read_picture(path) for path in files), "a blue disc"]
+    ends = [*(read_picture(path) for path in two_files), "a blue disc"]
     model = load(micro_bundle, device="cpu", precision="fp32")
     twins = tasks.interpolate(model, ends, frames=4, seed=4, size=256, options=Options(steps=3))
     assert [one.image.tobytes() for one in made] == [twin.tobytes() for twin in twins]
     assert [one.settings for one in made] == [twin.info["unclip"] for twin in twins]
 
 
-def test_other_jobs_find_the_pair_of_a_picture_but_not_of_other_steps(painter, files, monkeypatch):
+def test_other_jobs_find_the_pair_of_a_picture_but_not_of_other_steps(painter, two_files, monkeypatch):
     seen = inversions(painter, monkeypatch)
     words = {"old": "a red disc", "new": "a blue disc", "theta": (0.1, 0.4)}
 
-    def paint(asked: JobRequest, slot: int = 0, given: list[str] = files[:1]) -> None:
+    def paint(asked: JobRequest, slot: int = 0, given: list[str] = two_files[:1]) -> None:
         painter.paint(asked, slot, given, lambda *_: None, NEVER)
 
     for number in range(2):
         paint(request("text_diff", ("a",), **words), number)
         paint(request("variations", ("a",), eta=0.5), number)
-    paint(request("interpolate", ("a", "b"), frames=3), given=files)
+    paint(request("interpolate", ("a", "b"), frames=3), given=two_files)
     assert len(seen) == 2
     paint(request("text_diff", ("a",), **words, steps=4))
     assert len(seen) == 3

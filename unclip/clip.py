@@ -25,7 +25,7 @@ from unclip.weights.opening import open_file, open_model
 from unclip.weights.store import fingerprint
 
 BATCH = 128
-INT8_BATCH = 16  # pictures whose widest layer stays in a processor's cache: what is rounded is gone over several times
+INT8_BATCH = 32  # of more, the widest layer leaves a processor's cache, and what is rounded is gone over several times
 SUFFIXES = (".pt", ".bin", ".safetensors")  # of a CLIP in one file
 
 

@@ -20,6 +20,7 @@ from unclip.data.pool import Embedded, Pool
 from unclip.errors import DataError
 from unclip.images import from_pixels, resize, to_pixels
 from unclip.search.layout import IMAGES, Index
+from unclip.search.query import check_clip
 from unclip.search.sources import Entry, list_sources
 
 THUMBNAIL = 48  # px
@@ -157,17 +158,7 @@ class _OfIndex:
 
     def __init__(self, index: Index, clip: Clip, thumbnails: bool):
         self._index = index
-        made_by = None if index.manifest is None else index.manifest.clip
-        if made_by is not None and made_by.fingerprint != clip.fingerprint:
-            raise DataError(
-                f"{index.folder} was made with another CLIP, {made_by.name} ({made_by.fingerprint[:12]}), not {clip.name} "
-                f"({clip.fingerprint[:12]}): give that one with --clip"
-            )
-        if index.width != clip.width:
-            raise DataError(
-                f"{index.folder} has embeddings of {index.width} numbers, and {clip.name} gives {clip.width}: "
-                "name the CLIP that made it with --clip"
-            )
+        check_clip(index, clip)
         self._entries = _entries(index.manifest.sources) if thumbnails and index.manifest is not None else {}
 
     def __len__(self) -> int:
