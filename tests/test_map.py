@@ -184,7 +184,7 @@ def test_an_index_of_another_clip_or_width_is_refused(clip, tmp_path):
         gather([tmp_path / "index"], clip)
     (tmp_path / "foreign/img_emb").mkdir(parents=True)
     np.save(tmp_path / "foreign/img_emb/img_emb_0.npy", np.ones((5, 512), np.float16))
-    with pytest.raises(DataError, match="has embeddings of 512 numbers, and micro gives 32: name the CLIP"):
+    with pytest.raises(DataError, match="has embeddings of 512 numbers, but those of micro have 32: give the CLIP"):
         gather([tmp_path / "foreign"], clip)
 
 

@@ -124,7 +124,8 @@ def check_clip(index: Index, clip: Clip) -> None:
         )
     if index.width != clip.width:
         raise DataError(
-            f"{index.folder} has embeddings of {index.width} numbers, but those of {clip.name} have {clip.width}"
+            f"{index.folder} has embeddings of {index.width} numbers, but those of {clip.name} have {clip.width}: "
+            "give the CLIP that made it"
         )
 
 
