@@ -20,7 +20,7 @@ def text_diff(
     old: str = typer.Option("", "--old", help="What the picture is."),
     theta: list[str] = typer.Option(["0.05,0.15,0.3"], "--theta", help="How far to go, 0 to 0.5; several with commas."),
     pace: Pace = typer.Option(
-        "even", "--pace", help="These thetas, or, four times the work, from the first even steps of what CLIP sees."
+        "even", "--pace", help="These thetas, or, four times the work, even steps of what CLIP sees, up to the last."
     ),
     size: tasks.Size = None,
     as_typed: tasks.AsTyped = False,
