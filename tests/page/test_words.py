@@ -122,6 +122,26 @@ def test_as_typed_is_a_switch_that_reaches_the_server_and_comes_back(worded, sha
     expect(page.get_by_role("switch", name="As typed")).to_be_checked()
 
 
+def test_the_viewer_tells_what_a_prompt_was_read_as(worded):
+    page = worded()
+    page.select_option("#field-model", "dall-e-2")  # which reads nothing itself
+    page.fill("#field-steps", "4")
+    card = finished(generate(page, "a kitty"))
+
+    def told(route):
+        answer = route.fetch().json()
+        route.fulfill(json=answer | {"settings": answer["settings"] | {"read": "a cat"}})
+
+    page.route("**/api/images/*/info", told)
+    card.get_by_role("button", name="Open picture 1 of 4").click()
+    expect(page.locator(".details dt", has_text="Read as").locator("xpath=following-sibling::dd[1]")).to_have_text("a cat")
+    page.unroute("**/api/images/*/info")
+    page.keyboard.press("Escape")
+    card.get_by_role("button", name="Open picture 2 of 4").click()
+    page.locator(".details dt", has_text="When").wait_for()
+    expect(page.locator(".details dt", has_text="Read as")).to_have_count(0)
+
+
 def test_a_plain_request_says_nothing_of_it_and_nor_do_variations(worded):
     page = worded()
     page.select_option("#field-model", "dall-e-2")

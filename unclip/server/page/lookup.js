@@ -2,7 +2,7 @@
 
 import { api } from "./api.js";
 
-/** @typedef {{id: string, request: any | null, slot: number, created: number, parents: string[], count: number}} Known
+/** @typedef {{id: string, request: any | null, slot: number, created: number, parents: string[], count: number, read?: string}} Known
  *   `count`: pictures of its job; `request` null: it was not made here */
 
 /**
@@ -16,6 +16,12 @@ export async function lookUp(jobs, id) {
   const told = await api.info(id);
   const job = told.job && (await api.job(told.job).catch(() => null));
   return job ? { ...known(id, job), slot: told.slot } : { id, request: null, slot: 0, created: told.created, parents: told.parents, count: 0 };
+}
+
+/** What the model made of the words that a picture was asked with, where it read them as others. */
+export async function readOf(id) {
+  const told = await api.info(id).catch(() => null);
+  return told?.settings?.read ?? told?.settings?.new_read ?? null;
 }
 
 const known = (id, job) => ({ id, request: job.request, slot: job.images.indexOf(id), created: job.created, parents: job.request.images, count: job.images.length });

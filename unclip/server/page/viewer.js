@@ -4,7 +4,7 @@ import { api, ApiError } from "./api.js";
 import { announce, ask, button, el, toast } from "./dom.js";
 import { canShare, leaving } from "./leaving.js";
 import { Lightbox } from "./lightbox.js";
-import { holderOf, lookUp, picturesOf } from "./lookup.js";
+import { holderOf, lookUp, picturesOf, readOf } from "./lookup.js";
 import { picture } from "./pictures.js";
 import { fileName, fullDate, seedOf, settingsOf, titleOf } from "./words.js";
 
@@ -121,23 +121,34 @@ export class Viewer {
       this.failure.textContent = error.message;
     }
     this.#describe(image);
+    const read = await readOf(id);
+    if (!read || this.#shown?.id !== id) return;
+    this.#shown.read = read;
+    this.#drawDetails(image);
   }
 
   /** @param {HTMLImageElement} image */
   #describe(image) {
     if (image.dataset.image !== this.#shown?.id) return;
-    const { request, slot, created, count } = this.#shown;
+    const { request, slot, count } = this.#shown;
     this.title.textContent = request ? titleOf(request) : "A picture of yours";
     image.alt = this.title.textContent;
     this.place.textContent = count > 1 ? `Picture ${slot + 1} of ${count}` : "";
-    const rows = request ? settingsOf(request, slot) : [["Made by", "You"]];
-    if (image.naturalWidth) rows.push(["Pixels", `${image.naturalWidth} × ${image.naturalHeight}`]);
-    if (created) rows.push(["When", fullDate(created)]);
-    this.details.replaceChildren(...rows.flatMap(([name, value]) => [el("dt", { text: name }), el("dd", { text: value })]));
+    this.#drawDetails(image);
     this.reuser.hidden = !request;
     this.#drawParents();
     this.#drawNeighbours();
     announce(`${this.title.textContent}. ${this.place.textContent}`);
+  }
+
+  /** @param {HTMLImageElement} image */
+  #drawDetails(image) {
+    const { request, slot, created, read } = this.#shown;
+    const rows = request ? settingsOf(request, slot) : [["Made by", "You"]];
+    if (read) rows.push(["Read as", read]);
+    if (image.naturalWidth) rows.push(["Pixels", `${image.naturalWidth} × ${image.naturalHeight}`]);
+    if (created) rows.push(["When", fullDate(created)]);
+    this.details.replaceChildren(...rows.flatMap(([name, value]) => [el("dt", { text: name }), el("dd", { text: value })]));
   }
 
   #drawParents() {
