@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from unclip.data.icons import IconStream, build, packages
-from unclip.data.icons.drawings import Drawings, shrink
+from unclip.data.icons.drawings import Drawings, average_blocks
 from unclip.data.icons.packages import read_package
 from unclip.data.icons.scenes import counterfactuals, describe, describe_background, scene_of
 from unclip.data.icons.splits import color_held_out, pair_held_out
@@ -141,7 +141,7 @@ def test_shrinking_weighs_colors_by_alpha():
     rgba = np.zeros((2, 2, 4), dtype=np.uint8)
     rgba[0, 0] = (200, 100, 0, 255)
     rgba[0, 1] = (0, 0, 100, 255)
-    assert shrink(rgba, 2).tolist() == [[[100, 50, 50, 128]]]
+    assert average_blocks(rgba, 2).tolist() == [[[100, 50, 50, 128]]]
 
 
 def test_the_canonical_picture_is_the_drawing_on_white(root):

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.lib.format import open_memmap
 
 from unclip import files
-from unclip.data.icons.drawings import FORMAT, SIZES, render_svg, shrink
+from unclip.data.icons.drawings import FORMAT, SIZES, average_blocks, render_svg
 from unclip.data.icons.packages import STYLES, WORDS, read_package
 from unclip.data.icons.selection import Drawing, select
 from unclip.errors import DataError
@@ -94,7 +94,7 @@ def _render_rows(paths: dict[int, Path], start: int, svgs: list[str]) -> dict[in
             failures[row] = "an empty picture"
             continue
         for size, array in arrays.items():
-            array[row] = shrink(pixels, 256 // size)
+            array[row] = average_blocks(pixels, 256 // size)
     for array in arrays.values():
         array.flush()
     return failures

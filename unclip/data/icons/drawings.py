@@ -32,7 +32,7 @@ def render_svg(svg: str, size: int) -> np.ndarray:
     return np.array(Image.open(io.BytesIO(png)).convert("RGBA"))
 
 
-def shrink(rgba: np.ndarray, factor: int) -> np.ndarray:
+def average_blocks(rgba: np.ndarray, factor: int) -> np.ndarray:
     """Area average of straight-alpha uint8 (S, S, 4) by a whole factor: colours weigh by their alpha."""
     side = rgba.shape[0] // factor
     blocks = rgba.reshape(side, factor, side, factor, 4).astype(np.float32)
