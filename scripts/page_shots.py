@@ -152,7 +152,7 @@ def blend(studio: Studio) -> None:
 
 def words(studio: Studio) -> None:
     made = studio.objects()[3][0]
-    studio.made(task="text_diff", images=[made], old="a red heart", new="a blue heart", theta=[0.12, 0.24, 0.36, 0.48])
+    studio.made(task="text_diff", images=[made], old="a red heart", new="a blue heart", theta=[0.075, 0.15, 0.225, 0.3])
     with studio.page() as page:
         page.locator(".card", has_text="a red heart → a blue heart").first.get_by_role(
             "button", name="Reuse settings"

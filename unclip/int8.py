@@ -36,6 +36,12 @@ def multiply(asked: Tensor, packed: Tensor, steps: Tensor, dtype: torch.dtype = 
     return operator(asked, 1.0, ZERO, packed, steps, none, None, 1.0, 0, dtype, "none", [], "")
 
 
+def codes_of(rows: Tensor) -> tuple[Tensor, Tensor]:
+    """Rows fp32 (M, K) as whole numbers up to MOST, fp32 too, and their steps (M,): each row's by its largest number."""
+    steps = rows.abs().amax(dim=1).div_(MOST).clamp_(min=TINY)
+    return (rows / steps[:, None]).round_(), steps
+
+
 def rounded_(x: Tensor) -> tuple[Tensor, Tensor]:
     """Rows (M, K) as bytes around ZERO, uint8 (M, K), and their steps, fp32 (M, 1). Rows in fp32 are spoilt.
 
@@ -81,9 +87,8 @@ class Int8Linear(nn.Module):
         dtype: torch.dtype = torch.float32,
     ):
         super().__init__()
-        weight = weight.detach().float() * before * after
-        self.steps = weight.abs().amax(dim=1).div_(MOST).clamp_(min=TINY)
-        self.packed = pack((weight / self.steps[:, None]).round_().to(torch.int8))
+        codes, self.steps = codes_of(weight.detach().float() * before * after)
+        self.packed = pack(codes.to(torch.int8))
         self.bias = None if bias is None else (bias.detach().float() * after).to(dtype)
         self.dtype = dtype
 
@@ -97,7 +102,10 @@ class Int8Linear(nn.Module):
 
 
 class Int8Patches(nn.Module):
-    """A convolution whose kernels lie side by side, as one product: (B, C, H, W) -> (B, N, H / P, W / P)."""
+    """A convolution whose kernels lie side by side, as one product: (B, C, H, W) -> (B, N, H / P, W / P).
+
+    What comes in may be spoilt here too.
+    """
 
     def __init__(self, conv: nn.Conv2d):
         super().__init__()

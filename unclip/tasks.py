@@ -126,7 +126,7 @@ def interpolate(
     places, painted = even_places(len(ends), frames), {}
     if pace == "seen":
         fine, side = fine_places(len(ends), frames), glance_side(model, size)
-        glances = way.paint(model, fine, side, None if progress is None else lambda _, step: progress("pace", step))
+        glances = way.paint(model, fine, side, _as_pace(progress))
         places = paced(fine, model.embed(glances), way.z, frames)
         painted = dict(zip(fine, glances, strict=True)) if side == size else {}
     made = [painted[place] for place in places] if painted else way.paint(model, places, size, progress)
@@ -201,8 +201,7 @@ def text_diff(
     painted: dict[float, Image.Image] = {}
     if pace == "seen":
         fine, side = fine_thetas(thetas), glance_side(model, size)
-        on_glance = None if progress is None else lambda _, step: progress("pace", step)
-        glances = [at(theta, side, on_glance) for theta in fine]
+        glances = [at(theta, side, _as_pace(progress)) for theta in fine]
         change = F.normalize(model.embed(glances)) - F.normalize(z)
         thetas = [fine[i] for i in risen(F.cosine_similarity(change, direction[None]), len(thetas))]
         painted = dict(zip(fine, glances, strict=True)) if side == size else {}
@@ -307,6 +306,11 @@ def _check_way(ends: Sequence[End], frames: int, noise: str = "slerp", pace: str
     if noise not in ("slerp", "fixed"):
         raise RequestError(f"noise = {noise!r}: expected slerp or fixed")
     _check_pace(pace)
+
+
+def _as_pace(progress: Progress | None) -> Progress | None:
+    """Tells of pictures that are painted to choose from as of one stage."""
+    return None if progress is None else lambda _, step: progress("pace", step)
 
 
 def _check_pace(pace: str) -> None:

@@ -21,6 +21,7 @@ Whole = Annotated[Path, typer.Argument(help="A picture of any shape.")]
 Count = Annotated[int, typer.Option("-n", "--n", help="Pictures.")]
 Seed = Annotated[int, typer.Option("--seed", "-s", help="Seed of the first picture; the next has seed + 1.")]
 OneSeed = Annotated[int, typer.Option("--seed", "-s", help="Seed of what is drawn at random, the same for every picture.")]
+Pace = Literal["even", "seen"]  # as unclip.tasks has it, which is not to be imported before it is needed
 Size = Annotated[int | None, typer.Option("--size", help="Side in pixels; 256 where the model can.")]
 Method = Annotated[
     Literal["auto", "trained", "repaint"],

@@ -8,7 +8,6 @@ import typer
 from unclip.cli import tasks
 
 Noise = Literal["slerp", "fixed"]
-Pace = Literal["even", "seen"]
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None)
 
@@ -20,7 +19,7 @@ def interpolate(
     ends: list[str] = typer.Argument(help="Two or more pictures or prompts."),
     frames: int = typer.Option(9, "--frames", help="Pictures on the whole way, the ends among them."),
     noise: Noise = typer.Option("slerp", "--noise", help="slerp: the ends' own, so that pictures come back; fixed: one."),
-    pace: Pace = typer.Option("even", "--pace", help="Even steps of z, or, four times the work, of what CLIP sees."),
+    pace: tasks.Pace = typer.Option("even", "--pace", help="Even steps of z, or, four times the work, of what CLIP sees."),
     webp: bool = typer.Option(False, "--webp", help="Also write frames.webp, an animation."),
     milliseconds: int = typer.Option(150, "--milliseconds", min=1, help="Of each frame of the animation."),
     seed: tasks.OneSeed = 0,

@@ -1,12 +1,8 @@
 """`unclip text-diff`: a picture changed in what one caption has and another has not."""
 
-from typing import Literal
-
 import typer
 
 from unclip.cli import tasks
-
-Pace = Literal["even", "seen"]
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None)
 
@@ -19,7 +15,7 @@ def text_diff(
     new: str = typer.Option(..., "--new", help="The whole of what the picture is to be."),
     old: str = typer.Option("", "--old", help="What the picture is."),
     theta: list[str] = typer.Option(["0.05,0.15,0.3"], "--theta", help="How far to go, 0 to 0.5; several with commas."),
-    pace: Pace = typer.Option(
+    pace: tasks.Pace = typer.Option(
         "even", "--pace", help="These thetas, or, four times the work, even steps of what CLIP sees, up to the last."
     ),
     size: tasks.Size = None,

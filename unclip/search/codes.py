@@ -12,7 +12,7 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 
-from unclip.int8 import MOST, TINY, ZERO, multiply, pack
+from unclip.int8 import MOST, TINY, ZERO, codes_of, multiply, pack
 
 FINER = 2 * MOST  # how much finer the second part of a query is: what the first leaves is half a step at most
 
@@ -26,8 +26,7 @@ class Codes:
         self._steps, codes = torch.empty(count), None
         for part in parts:
             codes = torch.empty(count, part.shape[1], dtype=torch.int8) if codes is None else codes
-            steps = part.abs().amax(dim=1).div_(MOST).clamp_(min=TINY)
-            rounded = (part / steps[:, None]).round_()
+            rounded, steps = codes_of(part)
             here = slice(done, done + len(part))
             codes[here], self._steps[here] = rounded, steps
             self.error = max(self.error, float((part - rounded.mul_(steps[:, None])).norm(dim=1).max()))

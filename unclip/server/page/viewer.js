@@ -121,6 +121,7 @@ export class Viewer {
       this.failure.textContent = error.message;
     }
     this.#describe(image);
+    if (this.#shown?.id !== id || this.#shown.read !== undefined) return;
     const read = await readOf(id);
     if (!read || this.#shown?.id !== id) return;
     this.#shown.read = read;
